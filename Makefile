@@ -1,0 +1,60 @@
+# Holdfast: an MQTT 5.0 broker.  Understood by GNU make and BSD make.
+#
+#   make deps test    install cmocka where it is missing, run every test
+#   make lines refs   no function too long, no unknown statement id
+
+CC = cc
+CFLAGS = -O2 -g
+WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+STD = -std=c99 -D_POSIX_C_SOURCE=200809L
+CPPFLAGS = -Iinclude
+LDFLAGS =
+
+# Tests run with sanitizers where the compiler has them; SAN= turns them off.
+SAN = `tests/sanflags $(CC)`
+CMOCKA_CFLAGS = -I/usr/local/include -I/opt/homebrew/include
+CMOCKA_LIBS = -L/usr/local/lib -L/opt/homebrew/lib -lcmocka
+
+COMPILE = $(CC) $(STD) $(WARN) $(CPPFLAGS) $(CFLAGS)
+COMPILE_TEST = $(CC) $(STD) $(WARN) $(CPPFLAGS) -Itests -g -O1 \
+	-fno-omit-frame-pointer $(SAN)
+LINK_TEST = $(COMPILE_TEST) $(CMOCKA_CFLAGS) -o $@
+
+HEADERS = include/mqtt.h include/mqtt_codes.h
+
+# A test links only the module it tests and what that module stands on.
+TESTS = build/test_mqtt build/test_topic
+
+all: build/mqtt.o
+
+build/mqtt.o: mqtt.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE) -c -o $@ mqtt.c
+
+# ---- tests ---------------------------------------------------------------
+
+deps:
+	tests/deps $(CC)
+
+test: $(TESTS)
+	tests/run $(TESTS)
+
+build/t-mqtt.o: mqtt.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) -c -o $@ mqtt.c
+
+build/test_mqtt: tests/test_mqtt.c build/t-mqtt.o
+	$(LINK_TEST) tests/test_mqtt.c build/t-mqtt.o $(CMOCKA_LIBS)
+build/test_topic: tests/test_topic.c build/t-mqtt.o
+	$(LINK_TEST) tests/test_topic.c build/t-mqtt.o $(CMOCKA_LIBS)
+
+# ---- checks beyond make test ---------------------------------------------
+
+lines:
+	tests/lines
+
+refs:
+	tests/refs
+
+clean:
+	rm -rf build holdfast
