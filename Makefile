@@ -20,13 +20,16 @@ COMPILE_TEST = $(CC) $(STD) $(WARN) $(CPPFLAGS) -Itests -g -O1 \
 	-fno-omit-frame-pointer $(SAN)
 LINK_TEST = $(COMPILE_TEST) $(CMOCKA_CFLAGS) -o $@
 
-HEADERS = include/mqtt.h include/mqtt_codes.h
+HEADERS = include/buf.h include/mqtt.h include/mqtt_codes.h include/store.h
 
 # A test links only the module it tests and what that module stands on.
-TESTS = build/test_mqtt build/test_topic
+TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery
 
-all: build/mqtt.o
+all: build/store.o build/mqtt.o
 
+build/store.o: store.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE) -c -o $@ store.c
 build/mqtt.o: mqtt.c $(HEADERS)
 	@mkdir -p build
 	$(COMPILE) -c -o $@ mqtt.c
@@ -39,6 +42,9 @@ deps:
 test: $(TESTS)
 	tests/run $(TESTS)
 
+build/t-store.o: store.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) -c -o $@ store.c
 build/t-mqtt.o: mqtt.c $(HEADERS)
 	@mkdir -p build
 	$(COMPILE_TEST) -c -o $@ mqtt.c
@@ -47,6 +53,10 @@ build/test_mqtt: tests/test_mqtt.c build/t-mqtt.o
 	$(LINK_TEST) tests/test_mqtt.c build/t-mqtt.o $(CMOCKA_LIBS)
 build/test_topic: tests/test_topic.c build/t-mqtt.o
 	$(LINK_TEST) tests/test_topic.c build/t-mqtt.o $(CMOCKA_LIBS)
+build/test_store: tests/test_store.c tests/store_world.h build/t-store.o
+	$(LINK_TEST) tests/test_store.c build/t-store.o $(CMOCKA_LIBS)
+build/test_recovery: tests/test_recovery.c tests/store_world.h build/t-store.o
+	$(LINK_TEST) tests/test_recovery.c build/t-store.o $(CMOCKA_LIBS)
 
 # ---- checks beyond make test ---------------------------------------------
 
