@@ -1,0 +1,4498 @@
+/*
+ * session.c - the behaviour of an MQTT 5.0 server: sessions, subscriptions,
+ * routing, queues, QoS exchanges, retained messages, wills, expiry.
+ *
+ * Bytes and the time come in, records go to the store, replies go into each
+ * link's output; nothing here touches a socket, a file or a clock.
+ *
+ * Sections
+ *     1  structures           9  deliveries          17  connecting
+ *     2  tables, maps, slots  10  messages           18  packets from clients
+ *     3  timers               11  window, sending    19  input
+ *     4  log and trace        12  retained messages  20  turn and timers
+ *     5  via sets             13  routing            21  replay: fields
+ *     6  topic tree           14  shared deliveries  22  replay: records
+ *     7  subscriptions        15  wills              23  replay: the whole
+ *     8  records              16  sessions           24  public functions
+ *
+ * Who points at whom
+ *
+ *     server --- sessions by client id --- session --- link (0 or 1)
+ *        |                                  |  |  \
+ *        |                                  |  |   subscriptions
+ *        |                                  |  |        |
+ *        |                                  |  |    topic tree --- retained
+ *        |                                  |  |                      |
+ *        |                     queue (ring) +  + in flight (by id)    |
+ *        |                           \          /                     |
+ *        +--- messages by slot --- message { receiver, receiver, .. } +
+ *
+ * A message is one shared entry; a delivery is 16 bytes in the message's
+ * receiver array and 8 bytes in the session's queue.  The body stays in the
+ * ledger, or in memory when nobody durable wants it.
+ *
+ * A delivery's life (4.3).  `place` is its number within its session: the
+ * pair (session, place) names it in the ledger, and orders it.
+ *
+ *                  window_send            PUBACK, PUBREC >= 0x80
+ *      QUEUED -------------------> SENT ------------------------> (done)
+ *        |  `-- QoS 0: done          | PUBREC < 0x80
+ *        | message expires           v           PUBCOMP
+ *        v                        RELEASED ---------------------> (done)
+ *      GONE (until its queue entry is reached)
+ *
+ * Records in the ledger (store.c gives their syntax).  A record of an object
+ * holds its whole state; the others are notes, in the order of events.
+ *
+ *     counters  next-session next-message                      object
+ *     session   id client expiry online|offline will-* rx      object, body
+ *                                                      is the Will Message
+ *     sub       session filter qos nl rap rh id                object
+ *     message   seq at expires qos retain from topic via to..  object, body
+ *                                                      is the PUBLISH packet
+ *     unsub     session filter        the subscription is gone
+ *     end       session               the session is gone, and all it had
+ *     rx / rel  session id            a QoS 2 id received / released
+ *     deliver   seq via to            one more receiver of a message
+ *     send      s n id                delivery n of session s has packet id
+ *     rec       s n                   its PUBREC came: PUBREL from now on
+ *     done      s n                   it is finished, or was discarded
+ *     clear     topic                 the topic has no retained message
+ *
+ *     to=<session>:<place>:<qos>:<retain>:<q|s|r>:<packet id>
+ *     via=<id>,<id>;<shared filter>   how the receivers after it subscribed
+ *
+ * Cleaning moves the oldest records to the end of the log.  So a note may
+ * come before the record of what it is about: it is passed over, for that
+ * record holds the whole state.  And a `sub` or a message may come before the
+ * record of its session: the session is made by its number, and gone at the
+ * end if its record never came.
+ */
+#include "session.h"
+
+#include <assert.h>
+#include <stdarg.h>
+
+#include "mqtt.h"
+
+/* ======================================================================== */
+/* 1  structures                                                            */
+/* ======================================================================== */
+
+#define OWNER(type, member, at)                                                \
+    ((type *)(void *)((char *)(at)-offsetof(type, member)))
+
+#define NEVER UINT64_MAX
+#define LOG_HIGH (256 * 1024) /* bytes of log after which drops are counted */
+#define EXPIRY_NEVER UINT32_MAX /* 3.1.2.11.2: the session does not expire */
+
+/* Bytes owned by the structure that holds them. */
+struct text {
+    uint8_t *p;
+    size_t n;
+};
+
+/* An entry of a hash table, embedded in what it finds. */
+struct node {
+    struct node *next; /* in the same bucket */
+    uint64_t hash;
+};
+
+struct table {
+    struct node **bucket;
+    size_t size; /* buckets: 0 or a power of two */
+    size_t count;
+};
+
+/* Numbers to numbers, for the replay only. */
+struct pair {
+    uint64_t key; /* 0 = free place; keys are never 0 */
+    uint64_t value;
+};
+
+struct map {
+    struct pair *at;
+    size_t size; /* places: 0 or a power of two */
+    size_t count;
+};
+
+/* Pointers by small numbers from 1 on, given back and used again. */
+struct slots {
+    void **at;
+    uint32_t n, cap;
+    uint32_t *spare; /* numbers given back */
+    uint32_t spare_n, spare_cap;
+};
+
+/* A list of pointers that keeps its memory between uses. */
+struct list {
+    void **at;
+    size_t n, cap;
+};
+
+enum timer_kind { TIMER_LINK, TIMER_EXPIRY, TIMER_WILL, TIMER_MESSAGE };
+
+/* A point in time, embedded in what it wakes. */
+struct timer {
+    uint64_t at;   /* ms since 1970 */
+    uint32_t slot; /* place in the heap from 1 on; 0 = not set */
+    uint8_t kind;  /* an enum timer_kind: what it is embedded in */
+};
+
+enum object_kind {
+    OBJECT_COUNTERS,
+    OBJECT_SESSION,
+    OBJECT_SUB,
+    OBJECT_MESSAGE
+};
+
+/* One level of the topic tree.  Filters and the topics of retained messages
+ * share the tree; the levels "+" and "#" are nodes like others. */
+struct topic {
+    struct node node;     /* by parent and level */
+    struct topic *parent; /* NULL for the root */
+    struct topic *child;  /* the first of the children */
+    struct topic *next, *prev; /* brothers */
+    struct sub *subs;          /* subscriptions whose filter ends here */
+    struct share *shares;      /* shared ones, by ShareName */
+    struct message *retained;  /* of the topic that ends here */
+    size_t kept;               /* retained messages here and below */
+    size_t n;                  /* bytes of level */
+    uint8_t level[];
+};
+
+/* How deliveries came about: the Subscription Identifiers to name in them,
+ * and the shared filter if it was one.  Interned: equal sets are one. */
+struct via {
+    struct node node;
+    uint32_t slot;   /* in server.vias */
+    uint32_t refs;   /* deliveries that name it */
+    uint32_t count;  /* of ids */
+    uint32_t share_n; /* bytes of share */
+    uint8_t *share;  /* the whole shared filter; behind ids */
+    uint32_t ids[];
+};
+
+/* The members of one Shared Subscription (4.8.2). */
+struct share {
+    struct share *next;  /* others on the same topic node */
+    struct topic *topic; /* where the filter ends */
+    struct sub *subs;    /* members */
+    struct sub *turn;    /* who is asked first for the next message */
+    size_t n;            /* bytes of name */
+    uint8_t name[];      /* ShareName */
+};
+
+/* One subscription of one session (3.8). */
+struct sub {
+    struct store_object object; /* OBJECT_SUB */
+    struct node node;           /* by session and filter */
+    struct session *session;
+    struct topic *topic;      /* where the filter ends */
+    struct share *share;      /* NULL = not shared */
+    struct sub *next, *prev;  /* on the same topic or in the same share */
+    struct sub *mate, *mate_prev; /* of the same session */
+    uint32_t id;              /* Subscription Identifier, 0 = none */
+    uint8_t qos;              /* granted */
+    uint8_t no_local, retain_as_published, retain_handling;
+    size_t n; /* bytes of filter */
+    uint8_t filter[]; /* whole, with $share/ */
+};
+
+enum stage { STAGE_FREE, STAGE_QUEUED, STAGE_SENT, STAGE_RELEASED, STAGE_GONE };
+
+/* One delivery of a message to a session: 16 bytes, in the message. */
+struct receiver {
+    uint32_t session; /* slot; of a free one: 0 */
+    uint32_t place;   /* number within the session; of a free one: next free */
+    uint32_t via;     /* slot of its struct via, 0 = none */
+    uint16_t packet_id;
+    uint8_t stage;           /* an enum stage */
+    uint8_t qos : 2;         /* of the delivery */
+    uint8_t retain : 1;      /* RETAIN of the delivery */
+    uint8_t stored : 1;      /* the ledger knows of it */
+};
+
+/* One Application Message, as long as anybody is to get it. */
+struct message {
+    struct store_object object; /* OBJECT_MESSAGE; not in the ledger: in ram */
+    struct timer expiry;        /* Message Expiry Interval; at: 0 = none */
+    uint64_t seq;               /* its number, rising over all messages */
+    uint64_t at;                /* when it was accepted, ms */
+    struct topic *retained_at;  /* whose retained message it is, or NULL */
+    struct text ram;            /* the body while not in the ledger */
+    struct text from;           /* publisher's client id; retained ones only */
+    struct receiver *to;        /* receivers; &one while one is enough */
+    uint32_t to_n, to_cap;
+    uint32_t live;  /* receivers still to be served */
+    uint32_t used;  /* receivers not free: live ones and gone ones */
+    uint32_t spare; /* first free receiver, counted from 1; 0 = none */
+    uint32_t slot;  /* in server.messages */
+    uint8_t qos;    /* as published */
+    struct receiver one;
+};
+
+/* Where a delivery is: the message's slot and the index of its receiver. */
+struct entry {
+    uint32_t message, receiver;
+};
+
+/* Deliveries not yet sent, oldest first. */
+struct queue {
+    struct entry *ring;
+    uint32_t size; /* 0 or a power of two */
+    uint32_t head; /* index of the oldest */
+    uint32_t n;
+};
+
+/* A delivery that was sent and waits for its acknowledgement. */
+struct flight {
+    struct entry entry;
+    uint16_t packet_id;
+    uint8_t here; /* sent on this connection: takes a place in the window */
+};
+
+/* A Packet Identifier of a QoS 2 PUBLISH received and not released. */
+struct rx {
+    uint16_t packet_id;
+    uint8_t here; /* counts against our Receive Maximum on this connection */
+};
+
+struct will {
+    struct text body; /* the PUBLISH packet; p NULL = no will */
+    uint32_t delay;   /* Will Delay Interval, s */
+    uint32_t expiry;  /* Message Expiry Interval, s; has_expiry tells */
+    uint64_t due;     /* ms; 0 = the client is connected */
+    uint8_t qos, retain, has_expiry;
+};
+
+struct session {
+    struct store_object object; /* OBJECT_SESSION */
+    struct node node;           /* by client id */
+    uint64_t id;   /* its number in the ledger; a new session, a new number */
+    uint32_t slot; /* in server.sessions */
+    struct text client;         /* Client Identifier */
+    struct session_link *link;  /* NULL = offline */
+    uint32_t expiry;            /* Session Expiry Interval, s */
+    uint8_t durable;            /* outlives its connection: is in the ledger */
+    uint8_t dirty;              /* is in the list of those to be served */
+    uint64_t offline;           /* since when, ms; 0 = online */
+    struct timer expire;        /* TIMER_EXPIRY */
+    struct timer will_timer;    /* TIMER_WILL */
+    struct will will;
+    struct sub *subs;
+    struct queue queue;
+    uint32_t gone;        /* entries of the queue whose delivery is GONE */
+    uint32_t queued_qos0; /* live entries of the queue at QoS 0 */
+    uint32_t place;       /* number of the next delivery */
+    struct flight *flights; /* by rising packet id */
+    uint32_t flight_n, flight_cap;
+    uint16_t packet_id; /* the last one given to a delivery */
+    struct rx *rx;      /* by rising packet id */
+    uint32_t rx_n, rx_cap;
+    uint64_t mark;  /* the routing that last came by */
+    uint32_t match; /* and its entry there */
+};
+
+enum link_state { LINK_NEW, LINK_OPEN, LINK_DONE };
+
+struct session_link {
+    struct session_server *server;
+    struct session_link *next, *prev; /* all links of the server */
+    struct session *session;          /* NULL before CONNECT and when done */
+    enum link_state state;
+    char peer[64];
+    struct buf in;  /* bytes of a packet that is not complete */
+    struct buf out; /* replies not yet sent */
+    struct timer timer; /* TIMER_LINK: CONNECT awaited, or Keep Alive */
+    uint64_t heard;     /* when the last packet came, ms */
+    uint64_t silence;   /* ms without a packet that end it; 0 = none */
+    uint32_t packet_max; /* the client's Maximum Packet Size */
+    uint16_t window;     /* deliveries that may be open: at most the client's
+                            Receive Maximum */
+    uint32_t flying;     /* of it in use */
+    uint32_t publishing; /* of our Receive Maximum in use at QoS 2 */
+    uint32_t burst;      /* and at QoS 1: since output last left */
+    uint8_t problem_information; /* Request Problem Information */
+    uint8_t expiry_zero; /* CONNECT asked for Session Expiry Interval 0 */
+    struct text *alias_in;  /* topics by alias; server's alias_max + 1 */
+    struct text *alias_out; /* topics by alias; alias_out_n + 1 */
+    uint16_t alias_out_n;   /* aliases that we use towards the client */
+    uint16_t *resend; /* ids of the PUBLISHes to repeat, in their order */
+    uint32_t resend_n, resend_at;
+};
+
+/* A subscription that the message being routed matches. */
+struct match {
+    struct session *session;
+    struct sub *shared; /* the member chosen, or NULL */
+    uint32_t id;        /* first of its identifiers in match_ids, from 1 */
+    uint8_t qos, retain;
+};
+
+struct match_id {
+    uint32_t id, next;
+};
+
+struct session_server {
+    struct store *store;
+    struct session_options opt;
+    uint64_t now; /* of this turn, ms */
+    struct store_object counters; /* OBJECT_COUNTERS */
+    uint64_t next_session, next_message;
+    uint64_t next_brief; /* number of the next session that is not durable */
+    struct table clients;  /* sessions by client id */
+    struct table topics;   /* nodes of the tree */
+    struct table filters;  /* subscriptions by session and filter */
+    struct table via_sets; /* by content */
+    struct slots sessions, messages, vias;
+    struct topic *root;
+    struct session_link *links;
+    uint32_t *dirty; /* slots of sessions that may have something to send */
+    uint32_t dirty_n, dirty_cap;
+    struct timer **heap;   /* the earliest first */
+    uint32_t heap_n, heap_cap;
+    struct buf log, trace;
+    struct buf body;           /* the message being published, encoded */
+    struct list found, level, level_next; /* of the tree searches */
+    struct match *matches;
+    size_t match_n, match_cap;
+    struct match_id *match_ids;
+    uint32_t match_id_n, match_id_cap;
+    uint8_t replaying; /* the ledger is being read back */
+    uint64_t mark;     /* counts routings */
+    uint64_t assigned; /* counts assigned client ids */
+    uint64_t unsaid;   /* discarded deliveries that the log has no line of */
+    struct session_figures figures;
+};
+
+/* A message on its way in: from a client or a will. */
+struct inbound {
+    struct mqtt_bytes topic;
+    struct mqtt_bytes properties; /* those that are passed on */
+    struct mqtt_bytes payload;
+    uint8_t qos, retain;
+    uint64_t expires; /* ms, 0 = never */
+    struct session *from;
+};
+
+static struct mqtt_bytes bytes_of(const struct text *t)
+{
+    struct mqtt_bytes b = {t->p, t->n};
+    return b;
+}
+
+static int bytes_same(struct mqtt_bytes a, struct mqtt_bytes b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+static struct mqtt_bytes bytes_literal(const char *text)
+{
+    struct mqtt_bytes b = {(const uint8_t *)text, strlen(text)};
+    return b;
+}
+
+static struct text text_copy(struct mqtt_bytes b)
+{
+    struct text t = {mem_new(b.n + 1), b.n};
+    if (b.n > 0)
+        memcpy(t.p, b.p, b.n);
+    return t;
+}
+
+static void text_free(struct text *t)
+{
+    free(t->p);
+    t->p = NULL;
+    t->n = 0;
+}
+
+/* ======================================================================== */
+/* 2  tables, maps, slots                                                   */
+/* ======================================================================== */
+
+static uint64_t rotate(uint64_t x, int by)
+{
+    return (x << by) | (x >> (64 - by));
+}
+
+static void hash_round(uint64_t v[4])
+{
+    v[0] += v[1];
+    v[2] += v[3];
+    v[1] = rotate(v[1], 13) ^ v[0];
+    v[3] = rotate(v[3], 16) ^ v[2];
+    v[0] = rotate(v[0], 32);
+    v[2] += v[1];
+    v[0] += v[3];
+    v[1] = rotate(v[1], 17) ^ v[2];
+    v[3] = rotate(v[3], 21) ^ v[0];
+    v[2] = rotate(v[2], 32);
+}
+
+static uint64_t eight_bytes(const uint8_t *p, size_t n)
+{
+    uint64_t x = 0;
+    for (size_t i = 0; i < n; i++)
+        x |= (uint64_t)p[i] << (8 * i);
+    return x;
+}
+
+/* SipHash-1-3 with the server's seed: names come from strangers, who must
+ * not be able to choose them so that all fall into one bucket. */
+static uint64_t hash_bytes(const struct session_server *s, struct mqtt_bytes b)
+{
+    uint64_t k0 = eight_bytes(s->opt.seed, 8);
+    uint64_t k1 = eight_bytes(s->opt.seed + 8, 8);
+    uint64_t v[4] = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du,
+                     k0 ^ 0x6c7967656e657261u, k1 ^ 0x7465646279746573u};
+    uint64_t m;
+    size_t i = 0;
+    for (; i + 8 <= b.n; i += 8) {
+        m = eight_bytes(b.p + i, 8);
+        v[3] ^= m;
+        hash_round(v);
+        v[0] ^= m;
+    }
+    m = (uint64_t)b.n << 56;
+    if (i < b.n)
+        m |= eight_bytes(b.p + i, b.n - i);
+    v[3] ^= m;
+    hash_round(v);
+    v[0] ^= m;
+    v[2] ^= 0xff;
+    for (int r = 0; r < 3; r++)
+        hash_round(v);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* Spreads a number that nobody outside chooses. */
+static uint64_t hash_number(uint64_t x)
+{
+    x *= 0x9e3779b97f4a7c15u;
+    return x ^ (x >> 32);
+}
+
+static void table_grow(struct table *t)
+{
+    size_t size = t->size == 0 ? 64 : t->size * 2;
+    struct node **bucket = mem_new(size * sizeof *bucket);
+    for (size_t i = 0; i < t->size; i++) {
+        while (t->bucket[i] != NULL) {
+            struct node *n = t->bucket[i];
+            t->bucket[i] = n->next;
+            n->next = bucket[n->hash & (size - 1)];
+            bucket[n->hash & (size - 1)] = n;
+        }
+    }
+    free(t->bucket);
+    t->bucket = bucket;
+    t->size = size;
+}
+
+static void table_add(struct table *t, struct node *n, uint64_t hash)
+{
+    if (t->count >= t->size)
+        table_grow(t);
+    n->hash = hash;
+    n->next = t->bucket[hash & (t->size - 1)];
+    t->bucket[hash & (t->size - 1)] = n;
+    t->count++;
+}
+
+static void table_del(struct table *t, struct node *n)
+{
+    struct node **at = &t->bucket[n->hash & (t->size - 1)];
+    while (*at != n)
+        at = &(*at)->next;
+    *at = n->next;
+    t->count--;
+}
+
+/* The next entry with this hash, from n on. */
+static struct node *node_with(struct node *n, uint64_t hash)
+{
+    while (n != NULL && n->hash != hash)
+        n = n->next;
+    return n;
+}
+
+static struct node *table_first(const struct table *t, uint64_t hash)
+{
+    if (t->size == 0)
+        return NULL;
+    return node_with(t->bucket[hash & (t->size - 1)], hash);
+}
+
+static size_t map_place(const struct map *m, uint64_t key)
+{
+    size_t i = hash_number(key) & (m->size - 1);
+    while (m->at[i].key != 0 && m->at[i].key != key)
+        i = (i + 1) & (m->size - 1);
+    return i;
+}
+
+static void map_put(struct map *m, uint64_t key, uint64_t value)
+{
+    if (m->count * 3 >= m->size * 2) {
+        struct map old = *m;
+        m->size = old.size == 0 ? 256 : old.size * 2;
+        m->at = mem_new(m->size * sizeof *m->at);
+        for (size_t i = 0; i < old.size; i++) {
+            if (old.at[i].key != 0)
+                m->at[map_place(m, old.at[i].key)] = old.at[i];
+        }
+        free(old.at);
+    }
+    struct pair *place = &m->at[map_place(m, key)];
+    m->count += place->key == 0;
+    place->key = key;
+    place->value = value;
+}
+
+/* The value, or 0 if the key is unknown. */
+static uint64_t map_get(const struct map *m, uint64_t key)
+{
+    return m->size == 0 || key == 0 ? 0 : m->at[map_place(m, key)].value;
+}
+
+static void map_free(struct map *m)
+{
+    free(m->at);
+    memset(m, 0, sizeof *m);
+}
+
+/* Room for n + 1 things of this size in an array whose capacity is *cap. */
+static void *array_room(void *array, uint32_t n, uint32_t *cap, size_t size)
+{
+    if (n < *cap)
+        return array;
+    *cap = *cap == 0 ? 8 : *cap * 2;
+    return mem_grow(array, *cap * size);
+}
+
+static uint32_t slots_take(struct slots *s, void *what)
+{
+    uint32_t slot;
+    if (s->spare_n > 0) {
+        slot = s->spare[--s->spare_n];
+    } else {
+        if (s->n == 0)
+            s->n = 1; /* slot 0 means none */
+        s->at = array_room(s->at, s->n, &s->cap, sizeof *s->at);
+        s->at[0] = NULL;
+        slot = s->n++;
+    }
+    s->at[slot] = what;
+    return slot;
+}
+
+static void slots_give(struct slots *s, uint32_t slot)
+{
+    s->at[slot] = NULL;
+    s->spare = array_room(s->spare, s->spare_n, &s->spare_cap,
+                          sizeof *s->spare);
+    s->spare[s->spare_n++] = slot;
+}
+
+/* Leaves the slot empty without giving its number out again. */
+static void slots_hold(struct slots *s, uint32_t slot)
+{
+    s->at[slot] = NULL;
+}
+
+/* Gives back all numbers that were held. */
+static void slots_release(struct slots *s)
+{
+    s->spare_n = 0;
+    for (uint32_t i = 1; i < s->n; i++) {
+        if (s->at[i] == NULL)
+            slots_give(s, i);
+    }
+}
+
+static void slots_free(struct slots *s)
+{
+    free(s->at);
+    free(s->spare);
+}
+
+static void list_add(struct list *l, void *what)
+{
+    if (l->n == l->cap) {
+        l->cap = l->cap == 0 ? 16 : l->cap * 2;
+        l->at = mem_grow(l->at, l->cap * sizeof *l->at);
+    }
+    l->at[l->n++] = what;
+}
+
+static struct session *session_at(const struct session_server *s, uint32_t slot)
+{
+    return s->sessions.at[slot];
+}
+
+static struct message *message_at(const struct session_server *s, uint32_t slot)
+{
+    return s->messages.at[slot];
+}
+
+/* ======================================================================== */
+/* 3  timers: a binary heap, the earliest at its top                        */
+/* ======================================================================== */
+
+static void heap_place(struct session_server *s, uint32_t i, struct timer *t)
+{
+    s->heap[i] = t;
+    t->slot = i + 1;
+}
+
+static void heap_up(struct session_server *s, uint32_t i, struct timer *t)
+{
+    while (i > 0 && s->heap[(i - 1) / 2]->at > t->at) {
+        heap_place(s, i, s->heap[(i - 1) / 2]);
+        i = (i - 1) / 2;
+    }
+    heap_place(s, i, t);
+}
+
+static void heap_down(struct session_server *s, uint32_t i, struct timer *t)
+{
+    for (;;) {
+        uint32_t child = 2 * i + 1;
+        if (child + 1 < s->heap_n &&
+            s->heap[child + 1]->at < s->heap[child]->at)
+            child++;
+        if (child >= s->heap_n || s->heap[child]->at >= t->at)
+            break;
+        heap_place(s, i, s->heap[child]);
+        i = child;
+    }
+    heap_place(s, i, t);
+}
+
+static void timer_stop(struct session_server *s, struct timer *t)
+{
+    if (t->slot == 0)
+        return;
+    uint32_t i = t->slot - 1;
+    struct timer *last = s->heap[--s->heap_n];
+    t->slot = 0;
+    if (last == t)
+        return;
+    if (i > 0 && s->heap[(i - 1) / 2]->at > last->at)
+        heap_up(s, i, last);
+    else
+        heap_down(s, i, last);
+}
+
+static void timer_set(struct session_server *s, struct timer *t, uint64_t at)
+{
+    timer_stop(s, t);
+    s->heap = array_room(s->heap, s->heap_n, &s->heap_cap, sizeof *s->heap);
+    t->at = at;
+    heap_up(s, s->heap_n++, t);
+}
+
+/* ======================================================================== */
+/* 4  log and trace                                                         */
+/* ======================================================================== */
+
+/* Adds a name from outside: printable ASCII as it is, the rest as \xNN,
+ * quoted, and cut when it is long. */
+static void name_add(struct buf *b, struct mqtt_bytes name)
+{
+    char hex[8];
+    buf_text(b, "\"");
+    for (size_t i = 0; i < name.n && i < 100; i++) {
+        uint8_t c = name.p[i];
+        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+            buf_add(b, &c, 1);
+        } else {
+            snprintf(hex, sizeof hex, "\\x%02X", c);
+            buf_text(b, hex);
+        }
+    }
+    buf_text(b, name.n > 100 ? "...\"" : "\"");
+}
+
+/* Begins a line about a client; the caller adds the rest and the newline. */
+static void log_begin(struct session_server *s, const struct session *session,
+                      const struct session_link *link)
+{
+    buf_text(&s->log, "client ");
+    name_add(&s->log, session != NULL ? bytes_of(&session->client)
+                                      : bytes_literal(""));
+    if (link != NULL) {
+        buf_text(&s->log, " ");
+        buf_text(&s->log, link->peer);
+    }
+    buf_text(&s->log, ": ");
+}
+
+static void log_add(struct session_server *s, const char *format, ...)
+{
+    char line[400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    buf_text(&s->log, line);
+}
+
+static void trace_packet(struct session_link *link, const char *direction,
+                         const struct mqtt_packet *packet)
+{
+    struct session_server *s = link->server;
+    char line[2048];
+    if (!s->opt.trace)
+        return;
+    buf_text(&s->trace, direction);
+    buf_text(&s->trace, " ");
+    buf_text(&s->trace, link->peer);
+    buf_text(&s->trace, " ");
+    if (link->session != NULL)
+        name_add(&s->trace, bytes_of(&link->session->client));
+    else
+        buf_text(&s->trace, "-");
+    buf_text(&s->trace, " ");
+    mqtt_packet_print(packet, line, sizeof line);
+    buf_text(&s->trace, line);
+    buf_text(&s->trace, "\n");
+}
+
+/* Says that a delivery was discarded: nothing is dropped silently.  Past
+ * LOG_HIGH bytes in one turn the rest is said in one line, by number
+ * (log_settle()), so that no client can fill the memory with log. */
+static void log_drop(struct session_server *s, const struct session *session,
+                     struct mqtt_bytes topic, const char *why)
+{
+    s->figures.dropped++;
+    if (s->log.n >= LOG_HIGH) {
+        s->unsaid++;
+        return;
+    }
+    log_begin(s, session, session->link);
+    buf_text(&s->log, "message on ");
+    name_add(&s->log, topic);
+    log_add(s, " discarded: %s\n", why);
+}
+
+static void log_settle(struct session_server *s)
+{
+    if (s->unsaid > 0)
+        log_add(s, "%llu more messages discarded in this turn\n",
+                (unsigned long long)s->unsaid);
+    s->unsaid = 0;
+}
+
+/* ======================================================================== */
+/* 5  via sets                                                              */
+/* ======================================================================== */
+
+static uint64_t via_hash(const struct session_server *s, const uint32_t *ids,
+                         uint32_t count, struct mqtt_bytes share)
+{
+    uint64_t h = hash_bytes(s, share);
+    for (uint32_t i = 0; i < count; i++)
+        h = hash_number(h ^ ids[i]);
+    return h;
+}
+
+/* The slot of the set with this content, with one more reference; 0 when
+ * there is nothing to say. */
+static uint32_t via_take(struct session_server *s, const uint32_t *ids,
+                         uint32_t count, struct mqtt_bytes share)
+{
+    if (count == 0 && share.n == 0)
+        return 0;
+    uint64_t hash = via_hash(s, ids, count, share);
+    struct node *n = table_first(&s->via_sets, hash);
+    for (; n != NULL; n = node_with(n->next, hash)) {
+        struct via *v = OWNER(struct via, node, n);
+        struct mqtt_bytes have = {v->share, v->share_n};
+        if (v->count == count && bytes_same(have, share) &&
+            (count == 0 || memcmp(v->ids, ids, count * sizeof *ids) == 0)) {
+            v->refs++;
+            return v->slot;
+        }
+    }
+    size_t ids_size = count * sizeof *ids;
+    struct via *v = mem_new(sizeof *v + ids_size + share.n);
+    v->count = count;
+    v->share_n = (uint32_t)share.n;
+    v->share = (uint8_t *)v + sizeof *v + ids_size;
+    if (count > 0)
+        memcpy(v->ids, ids, ids_size);
+    if (share.n > 0)
+        memcpy(v->share, share.p, share.n);
+    v->refs = 1;
+    v->slot = slots_take(&s->vias, v);
+    table_add(&s->via_sets, &v->node, hash);
+    return v->slot;
+}
+
+static void via_give(struct session_server *s, uint32_t slot)
+{
+    if (slot == 0)
+        return;
+    struct via *v = s->vias.at[slot];
+    if (--v->refs == 0) {
+        table_del(&s->via_sets, &v->node);
+        slots_give(&s->vias, slot);
+        free(v);
+    }
+}
+
+/* ======================================================================== */
+/* 6  topic tree                                                            */
+/* ======================================================================== */
+
+/* Cuts the next level off *rest.  0 when none is left; *more says whether
+ * a separator was taken, so that "a/" has two levels (4.7.1.1). */
+static int level_next(struct mqtt_bytes *rest, int *more,
+                      struct mqtt_bytes *level)
+{
+    if (!*more)
+        return 0;
+    const uint8_t *slash = rest->n > 0 ? memchr(rest->p, '/', rest->n) : NULL;
+    level->p = rest->p;
+    level->n = slash != NULL ? (size_t)(slash - rest->p) : rest->n;
+    *more = slash != NULL;
+    if (*more) {
+        rest->p += level->n + 1;
+        rest->n -= level->n + 1;
+    }
+    return 1;
+}
+
+static uint64_t topic_hash(const struct session_server *s,
+                           const struct topic *parent, struct mqtt_bytes level)
+{
+    return hash_bytes(s, level) ^ hash_number((uint64_t)(uintptr_t)parent);
+}
+
+static struct topic *topic_child(const struct session_server *s,
+                                 const struct topic *parent,
+                                 struct mqtt_bytes level)
+{
+    uint64_t hash = topic_hash(s, parent, level);
+    struct node *n = table_first(&s->topics, hash);
+    for (; n != NULL; n = node_with(n->next, hash)) {
+        struct topic *t = OWNER(struct topic, node, n);
+        struct mqtt_bytes have = {t->level, t->n};
+        if (t->parent == parent && bytes_same(have, level))
+            return t;
+    }
+    return NULL;
+}
+
+static struct topic *topic_new(struct session_server *s, struct topic *parent,
+                               struct mqtt_bytes level)
+{
+    struct topic *t = mem_new(sizeof *t + level.n + 1);
+    t->n = level.n;
+    if (level.n > 0)
+        memcpy(t->level, level.p, level.n);
+    t->parent = parent;
+    if (parent != NULL) {
+        t->next = parent->child;
+        if (t->next != NULL)
+            t->next->prev = t;
+        parent->child = t;
+        table_add(&s->topics, &t->node, topic_hash(s, parent, level));
+    }
+    return t;
+}
+
+/* The node where a topic or filter ends; made with all its parents if
+ * `make`, else NULL when it is not there. */
+static struct topic *topic_find(struct session_server *s,
+                                struct mqtt_bytes name, int make)
+{
+    struct topic *t = s->root;
+    struct mqtt_bytes level;
+    int more = 1;
+    while (t != NULL && level_next(&name, &more, &level)) {
+        struct topic *child = topic_child(s, t, level);
+        if (child == NULL && make)
+            child = topic_new(s, t, level);
+        t = child;
+    }
+    return t;
+}
+
+/* Frees a node that holds nothing any more, and its parents likewise. */
+static void topic_tidy(struct session_server *s, struct topic *t)
+{
+    while (t->parent != NULL && t->child == NULL && t->subs == NULL &&
+           t->shares == NULL && t->retained == NULL) {
+        struct topic *parent = t->parent;
+        if (t->prev != NULL)
+            t->prev->next = t->next;
+        else
+            parent->child = t->next;
+        if (t->next != NULL)
+            t->next->prev = t->prev;
+        table_del(&s->topics, &t->node);
+        free(t);
+        t = parent;
+    }
+}
+
+static void level_swap(struct session_server *s)
+{
+    struct list was = s->level;
+    s->level = s->level_next;
+    s->level_next = was;
+    s->level_next.n = 0;
+}
+
+static void list_add_topic(struct list *l, struct topic *t)
+{
+    if (t != NULL)
+        list_add(l, t);
+}
+
+/* Fills s->found with the nodes of all filters that match the topic, level
+ * by level.  A filter that begins with a wildcard does not match a topic
+ * that begins with $ [MQTT-4.7.2-1]. */
+static void topic_match_filters(struct session_server *s,
+                                struct mqtt_bytes topic)
+{
+    struct mqtt_bytes plus = bytes_literal("+"), hash = bytes_literal("#");
+    struct mqtt_bytes level;
+    int more = 1, wild = topic.p[0] != '$';
+    s->found.n = s->level.n = s->level_next.n = 0;
+    list_add(&s->level, s->root);
+    while (level_next(&topic, &more, &level)) {
+        for (size_t i = 0; i < s->level.n; i++) {
+            struct topic *t = s->level.at[i];
+            if (wild) {
+                list_add_topic(&s->found, topic_child(s, t, hash));
+                list_add_topic(&s->level_next, topic_child(s, t, plus));
+            }
+            list_add_topic(&s->level_next, topic_child(s, t, level));
+        }
+        level_swap(s);
+        wild = 1;
+    }
+    for (size_t i = 0; i < s->level.n; i++) {
+        list_add(&s->found, s->level.at[i]);
+        /* "a/#" matches "a" too (4.7.1.2) */
+        list_add_topic(&s->found, topic_child(s, s->level.at[i], hash));
+    }
+}
+
+/* Adds every retained message at or below `top` to s->found; the root's
+ * topics that begin with $ are left out. */
+static void topic_collect_below(struct session_server *s, struct topic *top)
+{
+    struct topic *t = top;
+    for (;;) {
+        int hidden = t->parent == s->root && t->n > 0 && t->level[0] == '$' &&
+                     top == s->root;
+        if (t->retained != NULL && !hidden)
+            list_add(&s->found, t->retained);
+        if (t->child != NULL && t->kept > 0 && !hidden) {
+            t = t->child;
+            continue;
+        }
+        while (t != top && t->next == NULL)
+            t = t->parent;
+        if (t == top)
+            return;
+        t = t->next;
+    }
+}
+
+/* Adds the nodes below t that one level of a filter stands for. */
+static void topic_step(struct session_server *s, struct topic *t,
+                       struct mqtt_bytes level)
+{
+    if (!bytes_same(level, bytes_literal("+"))) {
+        list_add_topic(&s->level_next, topic_child(s, t, level));
+        return;
+    }
+    for (struct topic *c = t->child; c != NULL; c = c->next) {
+        if (c->kept > 0 && !(t == s->root && c->n > 0 && c->level[0] == '$'))
+            list_add(&s->level_next, c);
+    }
+}
+
+/* Fills s->found with the retained messages whose topics match the filter
+ * [MQTT-4.7.2-1]. */
+static void topic_match_retained(struct session_server *s,
+                                 struct mqtt_bytes filter)
+{
+    struct mqtt_bytes level;
+    int more = 1;
+    s->found.n = s->level.n = s->level_next.n = 0;
+    list_add(&s->level, s->root);
+    while (level_next(&filter, &more, &level)) {
+        int rest = bytes_same(level, bytes_literal("#"));
+        for (size_t i = 0; i < s->level.n; i++) {
+            if (rest)
+                topic_collect_below(s, s->level.at[i]);
+            else
+                topic_step(s, s->level.at[i], level);
+        }
+        level_swap(s);
+    }
+    for (size_t i = 0; i < s->level.n; i++) {
+        struct topic *t = s->level.at[i];
+        if (t->retained != NULL)
+            list_add(&s->found, t->retained);
+    }
+}
+
+/* ======================================================================== */
+/* 7  subscriptions                                                         */
+/* ======================================================================== */
+
+static uint64_t sub_hash(const struct session_server *s,
+                         const struct session *session,
+                         struct mqtt_bytes filter)
+{
+    return hash_bytes(s, filter) ^ hash_number(session->id);
+}
+
+static struct sub *sub_find(const struct session_server *s,
+                            const struct session *session,
+                            struct mqtt_bytes filter)
+{
+    uint64_t hash = sub_hash(s, session, filter);
+    struct node *n = table_first(&s->filters, hash);
+    for (; n != NULL; n = node_with(n->next, hash)) {
+        struct sub *sub = OWNER(struct sub, node, n);
+        struct mqtt_bytes have = {sub->filter, sub->n};
+        if (sub->session == session && bytes_same(have, filter))
+            return sub;
+    }
+    return NULL;
+}
+
+static struct share *share_find(struct topic *t, struct mqtt_bytes name)
+{
+    struct share *g = t->shares;
+    while (g != NULL && (g->n != name.n || memcmp(g->name, name.p, g->n) != 0))
+        g = g->next;
+    return g;
+}
+
+static struct share *share_make(struct topic *t, struct mqtt_bytes name)
+{
+    struct share *g = share_find(t, name);
+    if (g == NULL) {
+        g = mem_new(sizeof *g + name.n);
+        g->topic = t;
+        g->n = name.n;
+        memcpy(g->name, name.p, name.n);
+        g->next = t->shares;
+        t->shares = g;
+    }
+    return g;
+}
+
+static void share_free(struct share *g)
+{
+    struct share **at = &g->topic->shares;
+    while (*at != g)
+        at = &(*at)->next;
+    *at = g->next;
+    free(g);
+}
+
+/* Makes a subscription to a filter that is legal and new to the session. */
+static struct sub *sub_new(struct session_server *s, struct session *session,
+                           struct mqtt_bytes whole)
+{
+    struct mqtt_bytes name, filter;
+    struct mqtt_error err;
+    int bad = mqtt_topic_filter_parse(whole, &name, &filter, &err);
+    assert(bad == 0);
+    (void)bad;
+    struct sub *sub = mem_new(sizeof *sub + whole.n);
+    sub->object.kind = OBJECT_SUB;
+    sub->session = session;
+    sub->n = whole.n;
+    memcpy(sub->filter, whole.p, whole.n);
+    sub->topic = topic_find(s, filter, 1);
+    if (name.n > 0)
+        sub->share = share_make(sub->topic, name);
+    struct sub **first = sub->share ? &sub->share->subs : &sub->topic->subs;
+    sub->next = *first;
+    if (sub->next != NULL)
+        sub->next->prev = sub;
+    *first = sub;
+    sub->mate = session->subs;
+    if (sub->mate != NULL)
+        sub->mate->mate_prev = sub;
+    session->subs = sub;
+    table_add(&s->filters, &sub->node, sub_hash(s, session, whole));
+    s->figures.subscriptions++;
+    return sub;
+}
+
+/* Forgets a subscription; the ledger's note is the caller's. */
+static void sub_del(struct session_server *s, struct sub *sub)
+{
+    struct sub **first = sub->share ? &sub->share->subs : &sub->topic->subs;
+    if (sub->prev != NULL)
+        sub->prev->next = sub->next;
+    else
+        *first = sub->next;
+    if (sub->next != NULL)
+        sub->next->prev = sub->prev;
+    if (sub->mate_prev != NULL)
+        sub->mate_prev->mate = sub->mate;
+    else
+        sub->session->subs = sub->mate;
+    if (sub->mate != NULL)
+        sub->mate->mate_prev = sub->mate_prev;
+    if (sub->share != NULL && sub->share->turn == sub)
+        sub->share->turn = sub->next;
+    if (sub->share != NULL && sub->share->subs == NULL)
+        share_free(sub->share);
+    topic_tidy(s, sub->topic);
+    table_del(&s->filters, &sub->node);
+    store_object_drop(s->store, &sub->object);
+    s->figures.subscriptions--;
+    free(sub);
+}
+
+/* ======================================================================== */
+/* 8  records                                                               */
+/* ======================================================================== */
+
+/* Why an object's whole state is written. */
+enum write {
+    WRITE_NEW,  /* it changed: the body, if any, is at hand */
+    WRITE_FOLD, /* cleaning moves it: its body is carried over */
+    WRITE_INDEX /* a checkpoint: the index points at its body */
+};
+
+/* Ends the record of an object. */
+static void record_finish(struct session_server *s, enum write how,
+                          enum store_when when, struct store_object *o,
+                          struct mqtt_bytes body)
+{
+    if (how == WRITE_NEW)
+        store_record_end_object(s->store, when, o, body.p, body.n);
+    else if (how == WRITE_FOLD)
+        store_record_end_fold(s->store, when, o);
+    else
+        store_record_end_index(s->store, o);
+}
+
+/* The next numbers: what the log forgets, when all who had higher ones are
+ * gone and cleaned away, must not be given out again. */
+static void counters_write(struct session_server *s, enum write how)
+{
+    struct mqtt_bytes none = {NULL, 0};
+    store_record_begin(s->store, "counters");
+    store_record_number(s->store, "next-session", s->next_session);
+    store_record_number(s->store, "next-message", s->next_message);
+    record_finish(s, how, STORE_LATER, &s->counters, none);
+}
+
+static void session_write_will(struct session_server *s, const struct will *w)
+{
+    store_record_number(s->store, "will-qos", w->qos);
+    store_record_number(s->store, "will-retain", w->retain);
+    store_record_number(s->store, "will-delay", w->delay);
+    if (w->has_expiry)
+        store_record_number(s->store, "will-expiry", w->expiry);
+    if (w->due != 0)
+        store_record_number(s->store, "will-due", w->due);
+}
+
+static void session_write(struct session_server *s, struct session *session,
+                          enum write how, enum store_when when)
+{
+    if (!session->durable)
+        return;
+    store_record_begin(s->store, "session");
+    store_record_number(s->store, "id", session->id);
+    store_record_text(s->store, "client", session->client.p,
+                      session->client.n);
+    store_record_number(s->store, "expiry", session->expiry);
+    if (session->link == NULL)
+        store_record_number(s->store, "offline", session->offline);
+    for (uint32_t i = 0; i < session->rx_n; i++)
+        store_record_number(s->store, "rx", session->rx[i].packet_id);
+    if (session->will.body.p != NULL)
+        session_write_will(s, &session->will);
+    record_finish(s, how, when, &session->object,
+                  bytes_of(&session->will.body));
+}
+
+static void sub_write(struct session_server *s, struct sub *sub,
+                      enum write how, enum store_when when)
+{
+    struct mqtt_bytes none = {NULL, 0};
+    if (!sub->session->durable)
+        return;
+    store_record_begin(s->store, "sub");
+    store_record_number(s->store, "session", sub->session->id);
+    store_record_text(s->store, "filter", sub->filter, sub->n);
+    store_record_number(s->store, "qos", sub->qos);
+    store_record_number(s->store, "nl", sub->no_local);
+    store_record_number(s->store, "rap", sub->retain_as_published);
+    store_record_number(s->store, "rh", sub->retain_handling);
+    store_record_number(s->store, "id", sub->id);
+    record_finish(s, how, when, &sub->object, none);
+}
+
+static void via_write(struct session_server *s, uint32_t slot)
+{
+    struct buf text = {0};
+    char number[16];
+    if (slot == 0) {
+        store_record_text(s->store, "via", "-", 1);
+        return;
+    }
+    const struct via *v = s->vias.at[slot];
+    for (uint32_t i = 0; i < v->count; i++) {
+        snprintf(number, sizeof number, i > 0 ? ",%lu" : "%lu",
+                 (unsigned long)v->ids[i]);
+        buf_text(&text, number);
+    }
+    if (v->share_n > 0) {
+        buf_text(&text, ";");
+        buf_add(&text, v->share, v->share_n);
+    }
+    store_record_text(s->store, "via", text.p, text.n);
+    buf_free(&text);
+}
+
+/* Writes one receiver as a `to` field, after a `via` field if it came about
+ * in another way than the one before it (*via). */
+static void receiver_write(struct session_server *s, struct receiver *r,
+                           uint32_t *via)
+{
+    static const char letters[] = "-qsr-"; /* by enum stage */
+    char text[80];
+    const struct session *session = session_at(s, r->session);
+    if (r->via != *via)
+        via_write(s, r->via);
+    *via = r->via;
+    int n = snprintf(text, sizeof text, "%llu:%lu:%u:%u:%c:%u",
+                     (unsigned long long)session->id, (unsigned long)r->place,
+                     (unsigned)r->qos, (unsigned)r->retain, letters[r->stage],
+                     (unsigned)r->packet_id);
+    store_record_text(s->store, "to", text, (size_t)n);
+    r->stored = 1;
+}
+
+static int receiver_waiting(const struct receiver *r)
+{
+    return r->stage != STAGE_FREE && r->stage != STAGE_GONE;
+}
+
+/* `topic` is the message's, for the reader and for retained messages. */
+static void message_write(struct session_server *s, struct message *m,
+                          enum write how, enum store_when when,
+                          struct mqtt_bytes topic, struct mqtt_bytes body)
+{
+    uint32_t via = 0;
+    store_record_begin(s->store, "message");
+    store_record_number(s->store, "seq", m->seq);
+    store_record_number(s->store, "at", m->at);
+    if (m->expiry.at != 0)
+        store_record_number(s->store, "expires", m->expiry.at);
+    store_record_number(s->store, "qos", m->qos);
+    store_record_text(s->store, "topic", topic.p, topic.n);
+    if (m->retained_at != NULL) {
+        store_record_number(s->store, "retain", 1);
+        if (m->from.n > 0)
+            store_record_text(s->store, "from", m->from.p, m->from.n);
+    }
+    for (uint32_t i = 0; i < m->to_n; i++) {
+        struct receiver *r = &m->to[i];
+        /* the index holds what the log holds, and no more */
+        if (receiver_waiting(r) && session_at(s, r->session)->durable &&
+            (how != WRITE_INDEX || r->stored))
+            receiver_write(s, r, &via);
+    }
+    record_finish(s, how, when, &m->object, body);
+}
+
+/* A note about one delivery; none if the ledger does not know of it. */
+static void delivery_note(struct session_server *s, const char *kind,
+                          const struct receiver *r, enum store_when when)
+{
+    const struct session *session = session_at(s, r->session);
+    if (!r->stored || !session->durable)
+        return;
+    store_record_begin(s->store, kind);
+    store_record_number(s->store, "s", session->id);
+    store_record_number(s->store, "n", r->place);
+    if (r->stage == STAGE_SENT && r->packet_id != 0)
+        store_record_number(s->store, "id", r->packet_id);
+    store_record_end(s->store, when);
+}
+
+/* A note about a session: `end`, `rx`, `rel`. */
+static void session_note(struct session_server *s, const char *kind,
+                         const struct session *session, uint16_t packet_id,
+                         enum store_when when)
+{
+    if (!session->durable)
+        return;
+    store_record_begin(s->store, kind);
+    store_record_number(s->store, "session", session->id);
+    if (packet_id != 0)
+        store_record_number(s->store, "id", packet_id);
+    store_record_end(s->store, when);
+}
+
+/* ======================================================================== */
+/* 9  deliveries                                                            */
+/* ======================================================================== */
+
+static void message_check(struct session_server *s, struct message *m);
+
+static struct receiver *entry_receiver(const struct session_server *s,
+                                       struct entry e)
+{
+    return &message_at(s, e.message)->to[e.receiver];
+}
+
+/* A free receiver of the message; its index. */
+static uint32_t receiver_take(struct message *m)
+{
+    m->used++;
+    if (m->spare != 0) {
+        uint32_t i = m->spare - 1;
+        m->spare = m->to[i].place;
+        return i;
+    }
+    if (m->to_n == m->to_cap) {
+        uint32_t cap = m->to_cap == 0 ? 1 : m->to_cap * 2;
+        if (cap == 1) {
+            m->to = &m->one;
+        } else if (m->to == &m->one) {
+            m->to = mem_grow(NULL, cap * sizeof *m->to);
+            m->to[0] = m->one;
+        } else {
+            m->to = mem_grow(m->to, cap * sizeof *m->to);
+        }
+        m->to_cap = cap;
+    }
+    return m->to_n++;
+}
+
+static void receiver_give(struct session_server *s, struct message *m,
+                          uint32_t i)
+{
+    memset(&m->to[i], 0, sizeof m->to[i]);
+    m->to[i].place = m->spare;
+    m->spare = i + 1;
+    m->used--;
+    message_check(s, m);
+}
+
+static struct entry *queue_entry(const struct queue *q, uint32_t i)
+{
+    return &q->ring[(q->head + i) & (q->size - 1)];
+}
+
+static void queue_push(struct queue *q, struct entry e)
+{
+    if (q->n == q->size) {
+        uint32_t size = q->size == 0 ? 4 : q->size * 2;
+        struct entry *ring = mem_grow(NULL, size * sizeof *ring);
+        for (uint32_t i = 0; i < q->n; i++)
+            ring[i] = *queue_entry(q, i);
+        free(q->ring);
+        q->ring = ring;
+        q->size = size;
+        q->head = 0;
+    }
+    *queue_entry(q, q->n++) = e;
+}
+
+static struct entry queue_pop(struct queue *q)
+{
+    struct entry e = *queue_entry(q, 0);
+    q->head = (q->head + 1) & (q->size - 1);
+    if (--q->n == 0) {
+        free(q->ring);
+        memset(q, 0, sizeof *q);
+    }
+    return e;
+}
+
+/* Takes the entries of GONE deliveries out once they are the greater part,
+ * so that short-lived messages do not pile up for a client long away. */
+static void queue_tidy(struct session_server *s, struct session *session)
+{
+    struct queue old = session->queue;
+    if (session->gone < 32 || session->gone * 2 < old.n)
+        return;
+    memset(&session->queue, 0, sizeof session->queue);
+    for (uint32_t i = 0; i < old.n; i++) {
+        struct entry e = *queue_entry(&old, i);
+        if (entry_receiver(s, e)->stage == STAGE_GONE)
+            receiver_give(s, message_at(s, e.message), e.receiver);
+        else
+            queue_push(&session->queue, e);
+    }
+    session->gone = 0;
+    free(old.ring);
+}
+
+/* The index of the flight with this packet id, or where it would stand. */
+static uint32_t flight_place(const struct session *session, uint16_t packet_id)
+{
+    uint32_t low = 0, high = session->flight_n;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (session->flights[mid].packet_id < packet_id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct flight *flight_find(const struct session *session,
+                                  uint16_t packet_id)
+{
+    uint32_t i = flight_place(session, packet_id);
+    if (i == session->flight_n || session->flights[i].packet_id != packet_id)
+        return NULL;
+    return &session->flights[i];
+}
+
+static void flight_add(struct session *session, struct entry e,
+                       uint16_t packet_id, uint8_t here)
+{
+    session->flights = array_room(session->flights, session->flight_n,
+                                  &session->flight_cap,
+                                  sizeof *session->flights);
+    uint32_t i = flight_place(session, packet_id);
+    struct flight *f = &session->flights[i];
+    memmove(f + 1, f, (session->flight_n - i) * sizeof *f);
+    f->entry = e;
+    f->packet_id = packet_id;
+    f->here = here;
+    session->flight_n++;
+}
+
+static void flight_del(struct session *session, struct flight *f)
+{
+    uint32_t i = (uint32_t)(f - session->flights);
+    session->flight_n--;
+    memmove(f, f + 1, (session->flight_n - i) * sizeof *f);
+}
+
+/* A Packet Identifier that no delivery to this client uses [MQTT-2.2.1-4]
+ * [MQTT-4.3.2-1] [MQTT-4.3.3-1].  There is one: at most 65,535 are given out
+ * at a time, and the caller has seen that the window has room. */
+static uint16_t packet_id_take(struct session *session)
+{
+    assert(session->flight_n < 65535);
+    do {
+        session->packet_id = session->packet_id == 65535
+                                 ? 1
+                                 : (uint16_t)(session->packet_id + 1);
+    } while (flight_find(session, session->packet_id) != NULL);
+    return session->packet_id;
+}
+
+/* The session has something to do in this turn's settling. */
+static void session_wake(struct session_server *s, struct session *session)
+{
+    if (!session->dirty && session->link != NULL) {
+        session->dirty = 1;
+        s->dirty = array_room(s->dirty, s->dirty_n, &s->dirty_cap,
+                              sizeof *s->dirty);
+        s->dirty[s->dirty_n++] = session->slot;
+    }
+}
+
+/* Adds a receiver at the end of the session's queue. Takes over the
+ * reference to via.  The record that stores it is the caller's. */
+static struct receiver *delivery_add(struct session_server *s,
+                                     struct message *m,
+                                     struct session *session, uint8_t qos,
+                                     int retain, uint32_t via)
+{
+    queue_tidy(s, session);
+    struct entry e = {m->slot, receiver_take(m)};
+    struct receiver *r = &m->to[e.receiver];
+    memset(r, 0, sizeof *r);
+    r->session = session->slot;
+    r->place = session->place++;
+    r->via = via;
+    r->stage = STAGE_QUEUED;
+    r->qos = qos & 3u;
+    r->retain = retain != 0;
+    m->live++;
+    s->figures.deliveries++;
+    session->queued_qos0 += qos == 0;
+    queue_push(&session->queue, e);
+    session_wake(s, session);
+    return r;
+}
+
+/* Ends a delivery whose entry its owner has already let go of. */
+static void delivery_end(struct session_server *s, struct entry e,
+                         enum store_when when)
+{
+    struct message *m = message_at(s, e.message);
+    struct receiver *r = &m->to[e.receiver];
+    r->packet_id = 0;
+    delivery_note(s, "done", r, when);
+    via_give(s, r->via);
+    m->live--;
+    s->figures.deliveries--;
+    receiver_give(s, m, e.receiver);
+}
+
+/* Takes the oldest queued delivery out of the queue; 0 if it is GONE (and
+ * freed), 1 if it stands in *e. */
+static int delivery_pop(struct session_server *s, struct session *session,
+                        struct entry *e)
+{
+    *e = queue_pop(&session->queue);
+    struct receiver *r = entry_receiver(s, *e);
+    if (r->stage != STAGE_GONE) {
+        session->queued_qos0 -= r->qos == 0;
+        return 1;
+    }
+    session->gone--;
+    receiver_give(s, message_at(s, e->message), e->receiver);
+    return 0;
+}
+
+/* ======================================================================== */
+/* 10  messages                                                             */
+/* ======================================================================== */
+
+static struct message *message_new(struct session_server *s, uint64_t seq)
+{
+    struct message *m = mem_new(sizeof *m);
+    m->object.kind = OBJECT_MESSAGE;
+    m->expiry.kind = TIMER_MESSAGE;
+    m->seq = seq;
+    m->at = s->now;
+    m->slot = slots_take(&s->messages, m);
+    s->figures.messages++;
+    return m;
+}
+
+static void message_free(struct session_server *s, struct message *m)
+{
+    timer_stop(s, &m->expiry);
+    slots_give(&s->messages, m->slot);
+    if (m->to != &m->one)
+        free(m->to);
+    text_free(&m->ram);
+    text_free(&m->from);
+    s->figures.messages--;
+    free(m);
+}
+
+/* Lets go of a message that nobody is to get any more.  Its ledger record
+ * dies without a note: what ended the last delivery says it. */
+static void message_check(struct session_server *s, struct message *m)
+{
+    if (m->live > 0 || m->retained_at != NULL)
+        return;
+    store_object_drop(s->store, &m->object);
+    if (m->used == 0)
+        message_free(s, m);
+}
+
+/* The PUBLISH packet, from memory or from the ledger, opened.  -1: the
+ * ledger cannot give it back; store_commit() will say so. */
+static int message_open(struct session_server *s, const struct message *m,
+                        struct mqtt_packet *view, struct mqtt_bytes *body)
+{
+    if (m->object.segment != 0) {
+        body->p = store_body(s->store, &m->object);
+        body->n = m->object.body_len;
+    } else {
+        *body = bytes_of(&m->ram);
+    }
+    if (body->p == NULL || mqtt_publish_open(view, body->p, body->n) != 0)
+        return -1;
+    return 0;
+}
+
+static int message_wanted_durably(const struct session_server *s,
+                                  const struct message *m)
+{
+    if (m->retained_at != NULL)
+        return 1;
+    for (uint32_t i = 0; i < m->to_n; i++) {
+        if (receiver_waiting(&m->to[i]) &&
+            session_at(s, m->to[i].session)->durable)
+            return 1;
+    }
+    return 0;
+}
+
+/* Puts a new message where it belongs: into the ledger when a durable
+ * session waits for it or when it is retained, else into memory. */
+static void message_keep(struct session_server *s, struct message *m,
+                         enum store_when when, struct mqtt_bytes topic,
+                         struct mqtt_bytes body)
+{
+    if (message_wanted_durably(s, m))
+        message_write(s, m, WRITE_NEW, when, topic, body);
+    else
+        m->ram = text_copy(body);
+}
+
+/* A receiver was added to a message that exists already. */
+static void message_note_receiver(struct session_server *s, struct message *m,
+                                  struct receiver *r, enum store_when when)
+{
+    struct mqtt_packet view;
+    struct mqtt_bytes body;
+    uint32_t via = 0;
+    if (!session_at(s, r->session)->durable)
+        return;
+    if (m->object.segment != 0) {
+        store_record_begin(s->store, "deliver");
+        store_record_number(s->store, "seq", m->seq);
+        receiver_write(s, r, &via);
+        store_record_end(s->store, when);
+    } else if (message_open(s, m, &view, &body) == 0) {
+        message_write(s, m, WRITE_NEW, when, view.publish.topic, body);
+        text_free(&m->ram);
+    }
+}
+
+/* Takes a retained message off its topic; the caller tidies the topic and
+ * looks whether the message is still wanted. */
+static struct topic *retained_detach(struct session_server *s,
+                                     struct message *m)
+{
+    struct topic *t = m->retained_at;
+    t->retained = NULL;
+    m->retained_at = NULL;
+    s->figures.retained--;
+    for (struct topic *up = t; up != NULL; up = up->parent)
+        up->kept--;
+    text_free(&m->from);
+    return t;
+}
+
+/* The Message Expiry Interval has passed: whoever was not sent it yet does
+ * not get it [MQTT-3.3.2-5]; what was sent is seen through [MQTT-4.3.3-7].
+ * No note is needed: the record says when, and replay expires it again. */
+static void message_expire(struct session_server *s, struct message *m)
+{
+    struct mqtt_packet view;
+    struct mqtt_bytes body;
+    int open = m->live > 0 && message_open(s, m, &view, &body) == 0;
+    for (uint32_t i = 0; i < m->to_n; i++) {
+        struct receiver *r = &m->to[i];
+        if (r->stage != STAGE_QUEUED)
+            continue;
+        struct session *session = session_at(s, r->session);
+        if (open)
+            log_drop(s, session, view.publish.topic,
+                     "its Message Expiry Interval passed [MQTT-3.3.2-5]");
+        session->queued_qos0 -= r->qos == 0;
+        session->gone++;
+        r->stage = STAGE_GONE;
+        via_give(s, r->via);
+        m->live--;
+        s->figures.deliveries--;
+    }
+    if (m->retained_at != NULL)
+        topic_tidy(s, retained_detach(s, m));
+    message_check(s, m);
+}
+
+/* ======================================================================== */
+/* 11  window and sending                                                   */
+/* ======================================================================== */
+
+/* Puts a packet into the link's output.  What the client's Maximum Packet
+ * Size leaves no room for is left out: first Reason String and User
+ * Properties, then the packet itself [MQTT-3.1.2-24] [MQTT-3.2.2-19]
+ * [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.6.2-2]
+ * [MQTT-3.7.2-2] [MQTT-3.9.2-1] [MQTT-3.11.2-1] [MQTT-3.14.2-3].
+ * 1 = it is in the output. */
+static int link_send(struct session_link *link, struct mqtt_packet *p)
+{
+    size_t guess = 128 + p->publish.topic.n + p->publish.payload.n +
+                   p->props.verbatim.n + p->list.n + 5 * p->props.id_count;
+    uint8_t *to = buf_room(&link->out, guess);
+    size_t n = mqtt_packet_encode(p, to, guess);
+    if (n > link->packet_max && p->type != MQTT_PUBLISH) {
+        p->props.has &= ~((uint64_t)1 << MQTT_REASON_STRING);
+        n = mqtt_packet_encode(p, to, guess);
+    }
+    if (n == 0 || n > link->packet_max)
+        return 0;
+    if (n > guess) {
+        to = buf_room(&link->out, n);
+        n = mqtt_packet_encode(p, to, n);
+    }
+    link->out.n += n;
+    trace_packet(link, ">", p);
+    return 1;
+}
+
+/* PUBACK, PUBREC, PUBREL, PUBCOMP; the client's Packet Identifier comes back
+ * [MQTT-2.2.1-5].  why: a Reason String or NULL; only a client that did not
+ * ask for silence gets one [MQTT-3.1.2-29]. */
+static void link_ack(struct session_link *link, uint8_t type,
+                     uint16_t packet_id, uint8_t reason, const char *why)
+{
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = type;
+    p.packet_id = packet_id;
+    p.reason = reason;
+    if (why != NULL && link->problem_information) {
+        p.props.has |= (uint64_t)1 << MQTT_REASON_STRING;
+        p.props.reason_string = bytes_literal(why);
+    }
+    link_send(link, &p);
+}
+
+/* The whole seconds until then, of the Message Expiry Interval that is left:
+ * what the message has waited is taken off [MQTT-3.3.2-6]. */
+static uint32_t seconds_left(uint64_t expires, uint64_t now)
+{
+    uint64_t ms = expires > now ? expires - now : 0;
+    return (uint32_t)((ms + 999) / 1000);
+}
+
+/* Uses a Topic Alias for the packet if the client takes any; returns the
+ * alias whose topic is new to the client, or 0.  An alias belongs to the
+ * topics that hash to it and always means the last one it was sent with
+ * [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-8] [MQTT-3.3.2-11]. */
+static uint16_t alias_use(struct session_link *link, struct mqtt_packet *p)
+{
+    if (link->alias_out_n == 0)
+        return 0;
+    uint64_t hash = hash_bytes(link->server, p->publish.topic);
+    uint16_t alias = (uint16_t)(hash % link->alias_out_n + 1);
+    p->props.has |= (uint64_t)1 << MQTT_TOPIC_ALIAS;
+    p->props.topic_alias = alias;
+    if (!bytes_same(bytes_of(&link->alias_out[alias]), p->publish.topic))
+        return alias;
+    p->publish.topic.n = 0;
+    return 0;
+}
+
+/* Sends one PUBLISH.  `view` is the opened body, whose properties go out as
+ * they came in, in their order [MQTT-3.3.2-4] [MQTT-3.3.2-15]
+ * [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-18] [MQTT-3.3.2-20].
+ * 0: it is too large for this client [MQTT-3.1.2-24]. */
+static int link_deliver(struct session_link *link,
+                        const struct mqtt_packet *view,
+                        const struct receiver *r, int dup, uint64_t expires)
+{
+    struct session_server *s = link->server;
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = MQTT_PUBLISH;
+    p.publish = view->publish;
+    p.publish.qos = r->qos;
+    p.publish.retain = r->retain;
+    p.publish.dup = dup && r->qos > 0; /* [MQTT-3.3.1-2] */
+    p.publish.packet_id = r->packet_id;
+    p.props.verbatim = view->props.raw;
+    if (expires != 0) {
+        p.props.has |= (uint64_t)1 << MQTT_MESSAGE_EXPIRY_INTERVAL;
+        p.props.message_expiry_interval = seconds_left(expires, s->now);
+    }
+    if (r->via != 0) { /* [MQTT-3.3.4-3] [MQTT-3.3.4-4] */
+        const struct via *v = s->vias.at[r->via];
+        p.props.ids = v->ids;
+        p.props.id_count = v->count;
+    }
+    uint16_t alias = alias_use(link, &p);
+    if (link_send(link, &p)) {
+        if (alias != 0) {
+            text_free(&link->alias_out[alias]);
+            link->alias_out[alias] = text_copy(view->publish.topic);
+        }
+        return 1;
+    }
+    if (link->alias_out_n == 0)
+        return 0;
+    /* a Topic Name of one or two bytes is shorter than an alias */
+    p.props.has &= ~((uint64_t)1 << MQTT_TOPIC_ALIAS);
+    p.publish.topic = view->publish.topic;
+    return link_send(link, &p);
+}
+
+/* Sends one delivery of a stored message and notes what that means.  -1: the
+ * ledger failed.  0 and 1: done with it; 0 = it was too large and counts as
+ * delivered [MQTT-3.1.2-25]. */
+static int delivery_send(struct session_server *s, struct session *session,
+                         struct entry e, int dup)
+{
+    struct message *m = message_at(s, e.message);
+    struct mqtt_packet view;
+    struct mqtt_bytes body;
+    if (message_open(s, m, &view, &body) != 0)
+        return -1;
+    if (link_deliver(session->link, &view, entry_receiver(s, e), dup,
+                     m->expiry.at))
+        return 1;
+    log_drop(s, session, view.publish.topic,
+             "larger than the client's Maximum Packet Size [MQTT-3.1.2-25]");
+    return 0;
+}
+
+/* Sends the oldest queued delivery.  0 = go on, -1 = stop: the window has no
+ * room [MQTT-3.3.4-9] [MQTT-4.9.0-2], or the ledger failed. */
+static int queue_send(struct session_server *s, struct session *session)
+{
+    struct session_link *link = session->link;
+    struct entry e = *queue_entry(&session->queue, 0);
+    struct receiver *r = entry_receiver(s, e);
+    if (r->stage == STAGE_GONE) {
+        delivery_pop(s, session, &e);
+        return 0;
+    }
+    if (r->qos > 0 && link->flying >= link->window)
+        return -1;
+    if (r->qos > 0)
+        r->packet_id = packet_id_take(session);
+    int sent = delivery_send(s, session, e, 0);
+    if (sent < 0)
+        return -1;
+    delivery_pop(s, session, &e);
+    if (sent == 0 || r->qos == 0) {
+        /* a stored QoS 0 message must not come twice: its end is written
+         * with this turn */
+        delivery_end(s, e, r->qos == 0 ? STORE_SOON : STORE_LATER);
+        return 0;
+    }
+    /* The id is in the ledger before the packet leaves: after a crash it
+     * goes out again under this id only [MQTT-4.4.0-1]. */
+    r->stage = STAGE_SENT;
+    delivery_note(s, "send", r, STORE_NOW);
+    flight_add(session, e, r->packet_id, 1);
+    link->flying++;
+    return 0;
+}
+
+/* Repeats the next PUBLISH that an earlier connection left open, with DUP
+ * and its old id [MQTT-3.3.1-1] [MQTT-4.4.0-1].  0 = go on, -1 = stop. */
+static int resend_next(struct session_server *s, struct session *session)
+{
+    struct session_link *link = session->link;
+    /* Gone or `here`: the client answered the earlier PUBLISH meanwhile.  No
+     * id is given out anew before this list has come to its end. */
+    struct flight *f = flight_find(session, link->resend[link->resend_at]);
+    if (f != NULL && f->here == 0) {
+        struct entry e = f->entry;
+        if (link->flying >= link->window)
+            return -1;
+        int sent = delivery_send(s, session, e, 1);
+        if (sent < 0)
+            return -1;
+        if (sent == 0) {
+            flight_del(session, f);
+            delivery_end(s, e, STORE_LATER);
+        } else {
+            f->here = 1;
+            link->flying++;
+        }
+    }
+    link->resend_at++;
+    return 0;
+}
+
+/* Fills the client's window and our output with what waits for it. */
+static void session_serve(struct session_server *s, struct session *session)
+{
+    struct session_link *link = session->link;
+    while (link->out.n < s->opt.output_high) {
+        int stop = 1;
+        if (link->resend_at < link->resend_n)
+            stop = resend_next(s, session);
+        else if (session->queue.n > 0)
+            stop = queue_send(s, session);
+        if (stop != 0)
+            break;
+    }
+}
+
+/* ======================================================================== */
+/* 12  retained messages                                                    */
+/* ======================================================================== */
+
+/* Makes m the retained message of its topic, in place of any other
+ * [MQTT-3.3.1-5]. */
+static void retained_put(struct session_server *s, struct topic *t,
+                         struct message *m)
+{
+    struct message *old = t->retained;
+    if (old != NULL) {
+        retained_detach(s, old);
+        message_check(s, old);
+    }
+    t->retained = m;
+    m->retained_at = t;
+    s->figures.retained++;
+    for (struct topic *up = t; up != NULL; up = up->parent)
+        up->kept++;
+}
+
+/* An empty retained message came: the topic has none from now on
+ * [MQTT-3.3.1-6] [MQTT-3.3.1-7]. */
+static void retained_clear(struct session_server *s, struct mqtt_bytes topic)
+{
+    struct topic *t = topic_find(s, topic, 0);
+    if (t == NULL || t->retained == NULL)
+        return;
+    store_record_begin(s->store, "clear");
+    store_record_text(s->store, "topic", topic.p, topic.n);
+    store_record_end(s->store, STORE_NOW);
+    struct message *m = t->retained;
+    topic_tidy(s, retained_detach(s, m));
+    message_check(s, m);
+}
+
+/* Queues one retained message for a subscription.  RETAIN is 1: this copy is
+ * sent because of a subscription (3.3.1.3). */
+static void retained_send(struct session_server *s, struct sub *sub,
+                          struct message *m)
+{
+    struct session *session = sub->session;
+    struct mqtt_bytes none = {NULL, 0};
+    uint8_t qos = m->qos < sub->qos ? m->qos : sub->qos;
+    if (sub->no_local && bytes_same(bytes_of(&m->from),
+                                    bytes_of(&session->client)))
+        return; /* [MQTT-3.8.3-3] */
+    if (session->queue.n - session->gone >= s->opt.queue_max) {
+        struct mqtt_bytes filter = {sub->filter, sub->n};
+        log_drop(s, session, filter, "retained message, the queue is full");
+        return;
+    }
+    uint32_t via = via_take(s, &sub->id, sub->id != 0, none);
+    struct receiver *r = delivery_add(s, m, session, qos, 1, via);
+    if (qos > 0)
+        message_note_receiver(s, m, r, STORE_NOW);
+}
+
+/* Retained messages for a SUBSCRIBE by its Retain Handling [MQTT-3.3.1-9]
+ * [MQTT-3.3.1-10] [MQTT-3.3.1-11]; never for a shared one (4.8.2). */
+static void retained_send_all(struct session_server *s, struct sub *sub,
+                              int existed)
+{
+    struct mqtt_bytes filter = {sub->filter, sub->n};
+    if (sub->share != NULL || sub->retain_handling == 2 ||
+        (sub->retain_handling == 1 && existed))
+        return;
+    topic_match_retained(s, filter);
+    for (size_t i = 0; i < s->found.n; i++)
+        retained_send(s, sub, s->found.at[i]);
+}
+
+/* ======================================================================== */
+/* 13  routing                                                              */
+/* ======================================================================== */
+
+/* The member of a Shared Subscription that gets the next message: in turn,
+ * a connected one before those that are away (4.8.2). */
+static struct sub *share_choose(struct share *g, const struct session *but)
+{
+    struct sub *first = g->turn != NULL ? g->turn : g->subs;
+    struct sub *away = NULL, *sub = first;
+    do {
+        if (sub->session != but && sub->session->link != NULL) {
+            g->turn = sub->next;
+            return sub;
+        }
+        if (sub->session != but && away == NULL)
+            away = sub;
+        sub = sub->next != NULL ? sub->next : g->subs;
+    } while (sub != first);
+    if (away != NULL)
+        g->turn = away->next;
+    return away;
+}
+
+static struct match *match_new(struct session_server *s,
+                               struct session *session)
+{
+    if (s->match_n == s->match_cap) {
+        s->match_cap = s->match_cap == 0 ? 16 : s->match_cap * 2;
+        s->matches = mem_grow(s->matches, s->match_cap * sizeof *s->matches);
+    }
+    struct match *m = &s->matches[s->match_n++];
+    memset(m, 0, sizeof *m);
+    m->session = session;
+    return m;
+}
+
+/* Adds what one subscription asks for to its session's match. */
+static void match_add(struct session_server *s, struct match *m,
+                      const struct sub *sub)
+{
+    if (sub->qos > m->qos) /* [MQTT-3.3.4-2] */
+        m->qos = sub->qos;
+    m->retain |= sub->retain_as_published;
+    if (sub->id == 0)
+        return;
+    s->match_ids = array_room(s->match_ids, s->match_id_n, &s->match_id_cap,
+                              sizeof *s->match_ids);
+    s->match_ids[s->match_id_n].id = sub->id;
+    s->match_ids[s->match_id_n].next = m->id;
+    m->id = ++s->match_id_n;
+}
+
+static void match_topic(struct session_server *s, struct topic *t,
+                        const struct session *from)
+{
+    for (struct sub *sub = t->subs; sub != NULL; sub = sub->next) {
+        struct session *session = sub->session;
+        if (sub->no_local && session == from)
+            continue; /* [MQTT-3.8.3-3] */
+        if (session->mark != s->mark) {
+            session->mark = s->mark;
+            session->match = (uint32_t)s->match_n;
+            match_new(s, session);
+        }
+        match_add(s, &s->matches[session->match], sub);
+    }
+    for (struct share *g = t->shares; g != NULL; g = g->next) {
+        struct sub *sub = share_choose(g, NULL);
+        struct match *m = match_new(s, sub->session);
+        m->shared = sub;
+        match_add(s, m, sub);
+    }
+}
+
+/* Fills s->matches: one entry for each session, however many of its
+ * subscriptions match, and one for each Shared Subscription [MQTT-3.3.2-3]
+ * [MQTT-4.7.3-4]. */
+static void match_all(struct session_server *s, struct mqtt_bytes topic,
+                      const struct session *from)
+{
+    s->match_n = 0;
+    s->match_id_n = 0;
+    s->mark++;
+    topic_match_filters(s, topic);
+    for (size_t i = 0; i < s->found.n; i++)
+        match_topic(s, s->found.at[i], from);
+}
+
+/* The via set of a match; the caller owns the reference. */
+static uint32_t match_via(struct session_server *s, const struct match *m)
+{
+    struct mqtt_bytes share = {NULL, 0};
+    uint32_t few[8] = {0}, *ids = few, n = 0;
+    for (uint32_t i = m->id; i != 0; i = s->match_ids[i - 1].next)
+        n++;
+    if (n > 8)
+        ids = mem_grow(NULL, n * sizeof *ids);
+    n = 0;
+    for (uint32_t i = m->id; i != 0; i = s->match_ids[i - 1].next)
+        ids[n++] = s->match_ids[i - 1].id;
+    if (m->shared != NULL) {
+        share.p = m->shared->filter;
+        share.n = m->shared->n;
+    }
+    uint32_t via = via_take(s, ids, n, share);
+    if (ids != few)
+        free(ids);
+    return via;
+}
+
+/* Encodes the message once, as it is stored and as every receiver gets it
+ * but for the fields that are the receiver's own. */
+static struct mqtt_bytes inbound_encode(struct session_server *s,
+                                        const struct inbound *in)
+{
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = MQTT_PUBLISH;
+    p.publish.topic = in->topic;
+    p.publish.payload = in->payload;
+    p.props.verbatim = in->properties;
+    size_t n = in->topic.n + in->properties.n + in->payload.n + 64;
+    s->body.n = 0;
+    s->body.n = mqtt_packet_encode(&p, buf_room(&s->body, n), n);
+    struct mqtt_bytes body = {s->body.p, s->body.n};
+    return body;
+}
+
+/* Hands a QoS 0 message to a connected client without queueing it, unless
+ * older QoS 0 messages still wait [MQTT-4.6.0-5]. 1 = it is dealt with. */
+static int match_send_now(struct session_server *s, const struct match *m,
+                          const struct inbound *in, uint8_t qos,
+                          const struct mqtt_packet *view)
+{
+    struct session_link *link = m->session->link;
+    struct receiver r;
+    if (qos > 0 || link == NULL || m->session->queued_qos0 > 0)
+        return 0;
+    if (link->out.n >= s->opt.output_high) {
+        log_drop(s, m->session, in->topic,
+                 "QoS 0, the client reads too slowly");
+        return 1;
+    }
+    memset(&r, 0, sizeof r);
+    r.via = match_via(s, m);
+    r.retain = m->retain && in->retain;
+    if (!link_deliver(link, view, &r, 0, in->expires))
+        log_drop(s, m->session, in->topic,
+                 "larger than the client's Maximum Packet Size "
+                 "[MQTT-3.1.2-25]");
+    via_give(s, r.via);
+    return 1;
+}
+
+/* May this delivery be queued?  Says why not. */
+static int match_queueable(struct session_server *s, const struct match *m,
+                           const struct inbound *in, uint8_t qos)
+{
+    const struct session *session = m->session;
+    const char *why = NULL;
+    if (session->queue.n - session->gone >= s->opt.queue_max)
+        why = "the queue is full";
+    else if (qos == 0 && session->durable && store_full(s->store))
+        why = "QoS 0, the disk is full";
+    if (why != NULL)
+        log_drop(s, session, in->topic, why);
+    return why == NULL;
+}
+
+/* Routes a message to all who subscribed, and keeps it as retained message
+ * if it says so.  Returns how many it went to.  When this function returns
+ * the records stand in the turn's batch: an acknowledgement may be put into
+ * the output [MQTT-4.5.0-1]. */
+static size_t message_route(struct session_server *s, const struct inbound *in)
+{
+    struct mqtt_bytes body = inbound_encode(s, in);
+    struct mqtt_packet view;
+    struct message *msg = NULL;
+    int opened = mqtt_publish_open(&view, body.p, body.n);
+    enum store_when when = STORE_SOON;
+    assert(opened == 0);
+    (void)opened;
+    match_all(s, in->topic, in->from);
+    for (size_t i = 0; i < s->match_n; i++) {
+        const struct match *m = &s->matches[i];
+        uint8_t qos = m->qos < in->qos ? m->qos : in->qos; /* [MQTT-3.8.4-8] */
+        if (match_send_now(s, m, in, qos, &view) ||
+            !match_queueable(s, m, in, qos))
+            continue;
+        if (msg == NULL)
+            msg = message_new(s, s->next_message++);
+        /* [MQTT-3.3.1-12] [MQTT-3.3.1-13] */
+        delivery_add(s, msg, m->session, qos, m->retain && in->retain,
+                     match_via(s, m));
+        if (qos > 0)
+            when = STORE_NOW;
+    }
+    size_t matched = s->match_n;
+    if (in->retain && in->payload.n == 0)
+        retained_clear(s, in->topic);
+    if (in->retain && in->payload.n > 0) {
+        if (msg == NULL)
+            msg = message_new(s, s->next_message++);
+        retained_put(s, topic_find(s, in->topic, 1), msg);
+        if (in->from != NULL)
+            msg->from = text_copy(bytes_of(&in->from->client));
+        when = STORE_NOW;
+    }
+    if (msg != NULL) {
+        msg->qos = in->qos;
+        if (in->expires != 0)
+            timer_set(s, &msg->expiry, in->expires);
+        message_keep(s, msg, when, in->topic, body);
+    }
+    return matched;
+}
+
+/* ======================================================================== */
+/* 14  shared deliveries                                                    */
+/* ======================================================================== */
+
+/* Gives a delivery that its session cannot finish to another member of the
+ * Shared Subscription it came from.  1 = somebody else has it now. */
+static int shared_pass_on(struct session_server *s, struct session *from,
+                          struct entry e, int connected_only)
+{
+    struct message *m = message_at(s, e.message);
+    const struct receiver *r = &m->to[e.receiver];
+    const struct via *v = r->via != 0 ? s->vias.at[r->via] : NULL;
+    struct mqtt_bytes name, filter;
+    struct mqtt_error err;
+    if (v == NULL || v->share_n == 0)
+        return 0;
+    if (m->expiry.at != 0 && m->expiry.at <= s->now)
+        return 0; /* sent in time, but not to anybody else [MQTT-3.3.2-5] */
+    struct mqtt_bytes whole = {v->share, v->share_n};
+    if (mqtt_topic_filter_parse(whole, &name, &filter, &err) != 0)
+        return 0;
+    struct topic *t = topic_find(s, filter, 0);
+    struct share *g = t != NULL ? share_find(t, name) : NULL;
+    struct sub *sub = g != NULL ? share_choose(g, from) : NULL;
+    if (sub == NULL || (connected_only && sub->session->link == NULL) ||
+        sub->session->queue.n - sub->session->gone >= s->opt.queue_max)
+        return 0;
+    /* the QoS granted to this member bounds it [MQTT-4.8.2-3] */
+    uint8_t qos = m->qos < sub->qos ? m->qos : sub->qos;
+    int retain = r->retain;
+    uint32_t via = via_take(s, &sub->id, sub->id != 0, whole);
+    struct receiver *to = delivery_add(s, m, sub->session, qos, retain, via);
+    message_note_receiver(s, m, to, qos > 0 ? STORE_NOW : STORE_SOON);
+    return 1;
+}
+
+/* The session went offline: what it was not sent yet goes to members that
+ * are connected. */
+static void shared_release_queue(struct session_server *s,
+                                 struct session *session)
+{
+    struct queue old = session->queue;
+    const struct sub *sub = session->subs;
+    while (sub != NULL && sub->share == NULL)
+        sub = sub->mate;
+    if (sub == NULL)
+        return; /* nothing of it is shared */
+    memset(&session->queue, 0, sizeof session->queue);
+    for (uint32_t i = 0; i < old.n; i++) {
+        struct entry e = *queue_entry(&old, i);
+        struct receiver *r = entry_receiver(s, e);
+        if (r->stage == STAGE_GONE || r->via == 0 ||
+            !shared_pass_on(s, session, e, 1)) {
+            queue_push(&session->queue, e);
+            continue;
+        }
+        session->queued_qos0 -= entry_receiver(s, e)->qos == 0;
+        delivery_end(s, e, STORE_NOW);
+    }
+    free(old.ring);
+}
+
+/* ======================================================================== */
+/* 15  wills                                                                */
+/* ======================================================================== */
+
+static void will_clear(struct session_server *s, struct session *session)
+{
+    timer_stop(s, &session->will_timer);
+    text_free(&session->will.body);
+    memset(&session->will, 0, sizeof session->will);
+}
+
+/* Publishes the Will Message and removes it from the session
+ * [MQTT-3.1.2-8] [MQTT-3.1.2-10]. */
+static void will_publish(struct session_server *s, struct session *session)
+{
+    struct will *w = &session->will;
+    struct mqtt_packet view;
+    struct inbound in;
+    memset(&in, 0, sizeof in);
+    int bad = mqtt_publish_open(&view, w->body.p, w->body.n);
+    assert(bad == 0);
+    (void)bad;
+    in.topic = view.publish.topic;
+    in.payload = view.publish.payload;
+    in.properties = view.props.raw; /* in their order [MQTT-3.1.3-10] */
+    in.qos = w->qos;
+    in.retain = w->retain; /* [MQTT-3.1.2-14] [MQTT-3.1.2-15] */
+    if (w->has_expiry)
+        in.expires = s->now + (uint64_t)w->expiry * 1000;
+    in.from = session;
+    message_route(s, &in);
+    will_clear(s, session);
+}
+
+/* Those of the properties that travel with a message: in order, as they
+ * are.  Those that belong to the connection or to the way are left out. */
+static struct mqtt_bytes properties_passed_on(struct buf *out,
+                                              const struct mqtt_properties *p)
+{
+    const uint64_t own = ((uint64_t)1 << MQTT_MESSAGE_EXPIRY_INTERVAL) |
+                         ((uint64_t)1 << MQTT_TOPIC_ALIAS) |
+                         ((uint64_t)1 << MQTT_WILL_DELAY_INTERVAL) |
+                         ((uint64_t)1 << MQTT_SUBSCRIPTION_IDENTIFIER);
+    struct mqtt_bytes rest = p->raw;
+    struct mqtt_property_view view;
+    if ((p->has & own) == 0)
+        return p->raw;
+    out->n = 0;
+    while (mqtt_property_next(&rest, &view)) {
+        if (((own >> view.id) & 1) == 0)
+            buf_add(out, view.whole.p, view.whole.n);
+    }
+    struct mqtt_bytes passed = {out->p, out->n};
+    return passed;
+}
+
+/* Keeps the will of a CONNECT with the session [MQTT-3.1.2-7]. */
+static void will_set(struct session_server *s, struct session *session,
+                     const struct mqtt_connect *c)
+{
+    struct will *w = &session->will;
+    struct buf kept = {0};
+    struct inbound in;
+    if (!c->will_flag)
+        return;
+    memset(&in, 0, sizeof in);
+    in.topic = c->will_topic;
+    in.payload = c->will_payload;
+    in.properties = properties_passed_on(&kept, &c->will_props);
+    w->body = text_copy(inbound_encode(s, &in));
+    buf_free(&kept);
+    w->qos = c->will_qos;
+    w->retain = c->will_retain;
+    w->delay = c->will_props.will_delay_interval;
+    w->has_expiry =
+        MQTT_HAS(&c->will_props, MQTT_MESSAGE_EXPIRY_INTERVAL) != 0;
+    w->expiry = c->will_props.message_expiry_interval;
+}
+
+/* ======================================================================== */
+/* 16  sessions                                                             */
+/* ======================================================================== */
+
+static struct session *session_find(const struct session_server *s,
+                                    struct mqtt_bytes client)
+{
+    uint64_t hash = hash_bytes(s, client);
+    struct node *n = table_first(&s->clients, hash);
+    for (; n != NULL; n = node_with(n->next, hash)) {
+        struct session *session = OWNER(struct session, node, n);
+        if (bytes_same(bytes_of(&session->client), client))
+            return session;
+    }
+    return NULL;
+}
+
+/* The session is filed under the Client Identifier [MQTT-3.1.3-2]. */
+static struct session *session_new(struct session_server *s, uint64_t id,
+                                   struct mqtt_bytes client)
+{
+    struct session *session = mem_new(sizeof *session);
+    session->object.kind = OBJECT_SESSION;
+    session->expire.kind = TIMER_EXPIRY;
+    session->will_timer.kind = TIMER_WILL;
+    session->id = id;
+    session->client = text_copy(client);
+    session->slot = slots_take(&s->sessions, session);
+    /* those that the replay makes by number wait in buckets of their own */
+    table_add(&s->clients, &session->node,
+              client.n > 0 ? hash_bytes(s, client) : hash_number(id));
+    s->figures.sessions++;
+    return session;
+}
+
+/* Lets go of what was queued for a session that ends; members of a Shared
+ * Subscription take over what came from it.  Returns how many were lost. */
+static uint32_t session_drop_queue(struct session_server *s,
+                                   struct session *session)
+{
+    uint32_t lost = 0;
+    while (session->queue.n > 0) {
+        struct entry e;
+        if (delivery_pop(s, session, &e)) {
+            lost += !shared_pass_on(s, session, e, 0);
+            delivery_end(s, e, STORE_LATER);
+        }
+    }
+    return lost;
+}
+
+/* Likewise of what it had been sent.  A QoS 2 message that it may have got
+ * goes to nobody else [MQTT-4.8.2-5]; a QoS 1 message does. */
+static uint32_t session_drop_flights(struct session_server *s,
+                                     struct session *session)
+{
+    uint32_t lost = 0;
+    for (uint32_t i = 0; i < session->flight_n; i++) {
+        struct entry e = session->flights[i].entry;
+        if (entry_receiver(s, e)->qos != 1 ||
+            !shared_pass_on(s, session, e, 0))
+            lost++;
+        delivery_end(s, e, STORE_LATER);
+    }
+    session->flight_n = 0;
+    return lost;
+}
+
+/* Ends a session that has no connection: its state goes [MQTT-4.1.0-2], and
+ * a will that is still there is published [MQTT-3.1.2-8].  Frees it. */
+static void session_end(struct session_server *s, struct session *session,
+                        enum store_when when, const char *why)
+{
+    assert(session->link == NULL);
+    session_note(s, "end", session, 0, when);
+    session->durable = 0;
+    while (session->subs != NULL)
+        sub_del(s, session->subs);
+    uint32_t lost = session_drop_queue(s, session);
+    lost += session_drop_flights(s, session);
+    if (lost > 0) {
+        s->figures.dropped += lost;
+        log_begin(s, session, NULL);
+        log_add(s, "%lu messages discarded: %s\n", (unsigned long)lost, why);
+    }
+    if (session->will.body.p != NULL)
+        will_publish(s, session);
+    will_clear(s, session);
+    timer_stop(s, &session->expire);
+    store_object_drop(s->store, &session->object);
+    table_del(&s->clients, &session->node);
+    if (s->replaying) /* receivers still name the slot */
+        slots_hold(&s->sessions, session->slot);
+    else
+        slots_give(&s->sessions, session->slot);
+    s->figures.sessions--;
+    text_free(&session->client);
+    free(session->flights);
+    free(session->rx);
+    free(session);
+}
+
+/* Starts the clock of an offline session. */
+static void session_arm(struct session_server *s, struct session *session)
+{
+    if (session->expiry != EXPIRY_NEVER)
+        timer_set(s, &session->expire,
+                  session->offline + (uint64_t)session->expiry * 1000);
+    if (session->will.due != 0)
+        timer_set(s, &session->will_timer, session->will.due);
+}
+
+enum detach {
+    DETACH_LOST,    /* closed in any way but DISCONNECT 0x00 */
+    DETACH_CLEAN,   /* DISCONNECT 0x00: no will [MQTT-3.14.4-3] */
+    DETACH_RESUMED  /* the client is already back on another connection */
+};
+
+/* The network connection of a session is over. */
+static void session_detach(struct session_server *s, struct session *session,
+                           enum detach how)
+{
+    struct will *w = &session->will;
+    enum store_when when = how == DETACH_LOST ? STORE_SOON : STORE_NOW;
+    session->link->session = NULL;
+    session->link = NULL;
+    session->offline = s->now;
+    s->figures.online--;
+    for (uint32_t i = 0; i < session->flight_n; i++)
+        session->flights[i].here = 0;
+    for (uint32_t i = 0; i < session->rx_n; i++)
+        session->rx[i].here = 0;
+    if (how == DETACH_CLEAN)
+        will_clear(s, session);
+    if (session->expiry == 0) {
+        session_end(s, session, STORE_NOW, "the session ends with its "
+                                           "connection, Session Expiry "
+                                           "Interval 0");
+        return;
+    }
+    if (w->body.p != NULL && w->delay == 0) {
+        will_publish(s, session);
+        when = STORE_NOW; /* it must not come twice [MQTT-3.1.2-10] */
+    } else if (w->body.p != NULL && how == DETACH_RESUMED) {
+        will_clear(s, session); /* back in time [MQTT-3.1.3-9] */
+    } else if (w->body.p != NULL) {
+        w->due = s->now + (uint64_t)w->delay * 1000;
+    }
+    session_arm(s, session);
+    shared_release_queue(s, session);
+    session_write(s, session, WRITE_NEW, when);
+}
+
+static uint32_t rx_place(const struct session *session, uint16_t packet_id)
+{
+    uint32_t low = 0, high = session->rx_n;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (session->rx[mid].packet_id < packet_id)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct rx *rx_find(const struct session *session, uint16_t packet_id)
+{
+    uint32_t i = rx_place(session, packet_id);
+    if (i == session->rx_n || session->rx[i].packet_id != packet_id)
+        return NULL;
+    return &session->rx[i];
+}
+
+static struct rx *rx_add(struct session *session, uint16_t packet_id)
+{
+    session->rx = array_room(session->rx, session->rx_n, &session->rx_cap,
+                             sizeof *session->rx);
+    uint32_t i = rx_place(session, packet_id);
+    struct rx *rx = &session->rx[i];
+    memmove(rx + 1, rx, (session->rx_n - i) * sizeof *rx);
+    rx->packet_id = packet_id;
+    rx->here = 0;
+    session->rx_n++;
+    return rx;
+}
+
+static void rx_del(struct session *session, struct rx *rx)
+{
+    uint32_t i = (uint32_t)(rx - session->rx);
+    session->rx_n--;
+    memmove(rx, rx + 1, (session->rx_n - i) * sizeof *rx);
+}
+
+/* ======================================================================== */
+/* 17  connecting                                                           */
+/* ======================================================================== */
+
+/* Ends a link: nothing more is read from it, what is in its output is still
+ * sent, and then it is closed [MQTT-3.14.4-2]. */
+static void link_finish(struct session_link *link, enum detach how)
+{
+    struct session_server *s = link->server;
+    link->state = LINK_DONE;
+    timer_stop(s, &link->timer);
+    if (link->session != NULL)
+        session_detach(s, link->session, how);
+}
+
+/* The Reason String: the statement, what is wrong, and where. */
+static void error_print(char *out, size_t size, const struct mqtt_error *err)
+{
+    int has = err->statement != NULL && err->statement[0] != '\0';
+    snprintf(out, size, "%s%s%s (byte %lu)", has ? err->statement : "",
+             has ? ": " : "", err->what, (unsigned long)err->offset);
+}
+
+static void link_log_end(struct session_link *link, uint8_t type,
+                         uint8_t reason, const char *why)
+{
+    struct session_server *s = link->server;
+    log_begin(s, link->session, link);
+    log_add(s, "%s 0x%02X %s: %s\n", mqtt_type_name(type), (unsigned)reason,
+            mqtt_reason_name(type, reason), why);
+}
+
+/* Ends an accepted connection with DISCONNECT: one of the codes that the
+ * standard lists for it [MQTT-3.14.2-1], no Session Expiry Interval
+ * [MQTT-3.14.2-2].  This is the last packet on it [MQTT-3.14.4-1]. */
+static void link_disconnect(struct session_link *link, uint8_t reason,
+                            const char *why, enum detach how)
+{
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = MQTT_DISCONNECT;
+    p.reason = reason;
+    if (!mqtt_reason_legal(MQTT_DISCONNECT, reason, MQTT_FROM_SERVER))
+        p.reason = MQTT_PROTOCOL_ERROR;
+    p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
+    p.props.reason_string = bytes_literal(why);
+    link_log_end(link, MQTT_DISCONNECT, p.reason, why);
+    link_send(link, &p);
+    link_finish(link, how);
+}
+
+/* Refuses a CONNECT [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-3.2.2-8]. */
+static void link_refuse(struct session_link *link, uint8_t reason,
+                        const char *why)
+{
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = MQTT_CONNACK;
+    p.reason = reason;
+    if (!mqtt_reason_legal(MQTT_CONNACK, reason, MQTT_FROM_SERVER))
+        p.reason = MQTT_PROTOCOL_ERROR;
+    p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
+    p.props.reason_string = bytes_literal(why);
+    link_log_end(link, MQTT_CONNACK, p.reason, why);
+    link_send(link, &p);
+    link_finish(link, DETACH_LOST);
+}
+
+/* A rule was broken: says which, and ends the connection [MQTT-4.13.1-1].
+ * Before CONNACK there is no DISCONNECT [MQTT-3.14.0-1]. */
+static void link_fail(struct session_link *link, const struct mqtt_error *err)
+{
+    char why[300];
+    error_print(why, sizeof why, err);
+    if (link->state == LINK_OPEN)
+        link_disconnect(link, err->reason, why, DETACH_LOST);
+    else
+        link_refuse(link, err->reason, why);
+}
+
+static void link_fail_at(struct session_link *link, uint8_t reason,
+                         const char *statement, const char *what)
+{
+    struct mqtt_error err = {reason, statement, 0, what};
+    link_fail(link, &err);
+}
+
+/* Each level of a filter or retained topic may cost a node of the tree, a
+ * hundred times the one byte that it may be on the wire.  The standard sets no
+ * limit to levels (4.7.3), so it is the tree that is bounded: else a stranger
+ * could fill the memory.  1 = this one still fits. */
+static int topic_fits(const struct session_server *s, struct mqtt_bytes topic)
+{
+    size_t levels = 1;
+    for (size_t i = 0; i < topic.n; i++)
+        levels += topic.p[i] == '/';
+    return s->topics.count + levels <= s->opt.topics_max;
+}
+
+/* Topics that only the server publishes on. */
+static int topic_reserved(struct mqtt_bytes topic)
+{
+    return topic.n >= 5 && memcmp(topic.p, "$SYS/", 5) == 0;
+}
+
+/* 3.3.2.3.2: what says that it is UTF-8 is checked. */
+static int payload_format_wrong(const struct mqtt_properties *props,
+                                struct mqtt_bytes payload)
+{
+    return MQTT_HAS(props, MQTT_PAYLOAD_FORMAT_INDICATOR) &&
+           props->payload_format_indicator == 1 &&
+           mqtt_utf8_check(payload.p, payload.n) < payload.n;
+}
+
+/* The Session Expiry Interval that the session gets. */
+static uint32_t connect_expiry(const struct session_server *s,
+                               const struct mqtt_packet *p)
+{
+    uint32_t expiry = 0;
+    if (MQTT_HAS(&p->props, MQTT_SESSION_EXPIRY_INTERVAL))
+        expiry = p->props.session_expiry_interval;
+    else if (!p->connect.clean_start)
+        expiry = s->opt.expiry_default;
+    return expiry < s->opt.expiry_max ? expiry : s->opt.expiry_max;
+}
+
+/* The checks beyond form (3.1.4); 0 = the client may connect.
+ * [MQTT-3.1.4-2] */
+static int connect_check(struct session_link *link,
+                         const struct mqtt_packet *p)
+{
+    const struct session_server *s = link->server;
+    const struct mqtt_connect *c = &p->connect;
+    if (MQTT_HAS(&p->props, MQTT_AUTHENTICATION_METHOD)) {
+        link_refuse(link, MQTT_BAD_AUTHENTICATION_METHOD,
+                    "MQTT-4.12.0-1: this server offers no Authentication "
+                    "Method");
+        return -1;
+    }
+    if (c->will_flag && topic_reserved(c->will_topic)) {
+        link_refuse(link, MQTT_NOT_AUTHORIZED,
+                    "topics that begin with $SYS/ are the server's");
+        return -1;
+    }
+    if (c->will_flag && c->will_retain && !topic_fits(s, c->will_topic)) {
+        link_refuse(link, MQTT_QUOTA_EXCEEDED,
+                    "no room for another retained topic");
+        return -1;
+    }
+    if (c->will_flag && payload_format_wrong(&c->will_props, c->will_payload)) {
+        link_refuse(link, MQTT_PAYLOAD_FORMAT_INVALID,
+                    "Payload Format Indicator 1, but the Will Payload is not "
+                    "UTF-8");
+        return -1;
+    }
+    /* who has a session may come and take what is queued for it */
+    if (store_full(s->store) && connect_expiry(s, p) > 0 &&
+        (c->client_id.n == 0 || session_find(s, c->client_id) == NULL)) {
+        link_refuse(link, MQTT_QUOTA_EXCEEDED, "the server's disk is full");
+        return -1;
+    }
+    return 0;
+}
+
+/* A Client Identifier that no session has [MQTT-3.1.3-6] [MQTT-3.2.2-16]. */
+static struct mqtt_bytes connect_assign(struct session_server *s, char out[40])
+{
+    struct mqtt_bytes name = {(const uint8_t *)out, 0};
+    do {
+        uint8_t count[16];
+        for (int i = 0; i < 8; i++) {
+            count[i] = (uint8_t)(s->assigned >> (8 * i));
+            count[8 + i] = (uint8_t)(s->now >> (8 * i));
+        }
+        struct mqtt_bytes what = {count, sizeof count};
+        s->assigned++;
+        name.n = (size_t)snprintf(out, 40, "holdfast-%016llx",
+                                  (unsigned long long)hash_bytes(s, what));
+    } while (session_find(s, name) != NULL);
+    return name;
+}
+
+/* Finds the session to go on with, after ending what the CONNECT ends: the
+ * old connection [MQTT-3.1.4-3], and with Clean Start the old session
+ * [MQTT-3.1.2-4] [MQTT-3.1.4-4].  NULL: there is none. */
+static struct session *connect_resume(struct session_server *s,
+                                      const struct mqtt_connect *c,
+                                      struct mqtt_bytes client)
+{
+    struct session *session = session_find(s, client);
+    if (session != NULL && session->link != NULL) {
+        link_disconnect(session->link, MQTT_SESSION_TAKEN_OVER,
+                        "MQTT-3.1.4-3: another connection uses this Client "
+                        "Identifier",
+                        c->clean_start ? DETACH_LOST : DETACH_RESUMED);
+        session = session_find(s, client); /* gone if its expiry was 0 */
+    }
+    if (session != NULL && c->clean_start) {
+        session_end(s, session, STORE_NOW, "the client asked for Clean Start");
+        session = NULL;
+    }
+    return session;
+}
+
+/* What the client may be sent and may do, from its CONNECT. */
+static void connect_limits(struct session_link *link,
+                           const struct mqtt_packet *p)
+{
+    const struct session_options *opt = &link->server->opt;
+    const struct mqtt_properties *props = &p->props;
+    uint32_t keep_alive = p->connect.keep_alive;
+    link->problem_information =
+        !MQTT_HAS(props, MQTT_REQUEST_PROBLEM_INFORMATION) ||
+        props->request_problem_information;
+    if (MQTT_HAS(props, MQTT_MAXIMUM_PACKET_SIZE))
+        link->packet_max = props->maximum_packet_size;
+    link->window = opt->window_max; /* [MQTT-4.9.0-1] */
+    if (MQTT_HAS(props, MQTT_RECEIVE_MAXIMUM) &&
+        props->receive_maximum < link->window)
+        link->window = props->receive_maximum;
+    if (MQTT_HAS(props, MQTT_TOPIC_ALIAS_MAXIMUM))
+        link->alias_out_n = props->topic_alias_maximum < opt->alias_out_max
+                                ? props->topic_alias_maximum
+                                : opt->alias_out_max;
+    if (link->alias_out_n > 0)
+        link->alias_out =
+            mem_new((link->alias_out_n + 1u) * sizeof *link->alias_out);
+    if (opt->keep_alive_max > 0 &&
+        (keep_alive == 0 || keep_alive > opt->keep_alive_max))
+        keep_alive = opt->keep_alive_max;
+    link->silence = (uint64_t)keep_alive * 1500; /* [MQTT-3.1.2-22] */
+}
+
+/* CONNACK 0x00 [MQTT-3.1.4-5] with all that the client has to know. */
+static int connect_answer(struct session_link *link,
+                          const struct mqtt_packet *connect, int present)
+{
+    const struct session_options *opt = &link->server->opt;
+    const struct session *session = link->session;
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = MQTT_CONNACK;
+    p.session_present = present != 0; /* [MQTT-3.2.2-2] [MQTT-3.2.2-3] */
+    struct mqtt_properties *props = &p.props;
+    props->receive_maximum = opt->receive_max;
+    props->maximum_packet_size = opt->packet_max;
+    props->topic_alias_maximum = opt->alias_max;
+    props->has = ((uint64_t)1 << MQTT_RECEIVE_MAXIMUM) |
+                 ((uint64_t)1 << MQTT_MAXIMUM_PACKET_SIZE) |
+                 ((uint64_t)1 << MQTT_TOPIC_ALIAS_MAXIMUM);
+    if (session->expiry != connect->props.session_expiry_interval) {
+        props->has |= (uint64_t)1 << MQTT_SESSION_EXPIRY_INTERVAL;
+        props->session_expiry_interval = session->expiry;
+    }
+    if (connect->connect.client_id.n == 0) { /* [MQTT-3.1.3-7] */
+        props->has |= (uint64_t)1 << MQTT_ASSIGNED_CLIENT_IDENTIFIER;
+        props->assigned_client_identifier = bytes_of(&session->client);
+    }
+    if (link->silence != (uint64_t)connect->connect.keep_alive * 1500) {
+        props->has |= (uint64_t)1 << MQTT_SERVER_KEEP_ALIVE;
+        props->server_keep_alive = opt->keep_alive_max;
+    }
+    return link_send(link, &p);
+}
+
+struct order {
+    uint32_t key; /* rising with age */
+    struct entry entry;
+};
+
+static int order_compare(const void *a, const void *b)
+{
+    const struct order *x = a, *y = b;
+    return x->key < y->key ? -1 : x->key > y->key;
+}
+
+/* Takes up the open exchanges of a resumed session: PUBRELs at once, then
+ * PUBLISHes in their first order as the window allows [MQTT-4.4.0-1]
+ * [MQTT-4.3.3-5] [MQTT-4.3.3-6].  PUBRELs take places in the window too, so
+ * that however 3.3.4 is read, no more than Receive Maximum are open. */
+static void link_resume(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    struct session *session = link->session;
+    uint32_t n = session->flight_n;
+    if (n == 0)
+        return;
+    struct order *order = mem_grow(NULL, n * sizeof *order);
+    for (uint32_t i = 0; i < n; i++) {
+        order[i].entry = session->flights[i].entry;
+        /* places count up to session->place and may wrap */
+        order[i].key =
+            entry_receiver(s, order[i].entry)->place - session->place;
+    }
+    qsort(order, n, sizeof *order, order_compare);
+    link->resend = mem_grow(NULL, n * sizeof *link->resend);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct receiver *r = entry_receiver(s, order[i].entry);
+        if (r->stage == STAGE_SENT) {
+            link->resend[link->resend_n++] = r->packet_id;
+        } else {
+            link_ack(link, MQTT_PUBREL, r->packet_id, MQTT_SUCCESS, NULL);
+            flight_find(session, r->packet_id)->here = 1;
+            link->flying++;
+        }
+    }
+    free(order);
+}
+
+/* Binds link and session; the session's state goes to the ledger before the
+ * CONNACK leaves. */
+static void session_attach(struct session_link *link, struct session *session,
+                           const struct mqtt_packet *p)
+{
+    struct session_server *s = link->server;
+    uint32_t expiry = connect_expiry(s, p);
+    if (session->durable && expiry == 0) {
+        /* it ends with this connection: a crash ends that too */
+        session_note(s, "end", session, 0, STORE_NOW);
+        session->durable = 0;
+        store_object_drop(s->store, &session->object);
+        for (struct sub *sub = session->subs; sub != NULL; sub = sub->mate)
+            store_object_drop(s->store, &sub->object);
+    } else if (expiry > 0) {
+        session->durable = 1;
+    }
+    timer_stop(s, &session->expire);
+    will_clear(s, session); /* [MQTT-3.1.3-9] */
+    session->expiry = expiry;
+    session->link = link;
+    session->offline = 0;
+    link->session = session;
+    link->state = LINK_OPEN;
+    link->expiry_zero = expiry == 0;
+    s->figures.online++;
+    will_set(s, session, &p->connect);
+    session_write(s, session, WRITE_NEW, STORE_NOW);
+    if (link->silence > 0)
+        timer_set(s, &link->timer, s->now + link->silence);
+    else
+        timer_stop(s, &link->timer);
+    session_wake(s, session);
+}
+
+static void on_connect(struct session_link *link, const struct mqtt_packet *p)
+{
+    struct session_server *s = link->server;
+    struct mqtt_bytes client = p->connect.client_id;
+    char assigned[40];
+    connect_limits(link, p);
+    if (connect_check(link, p) != 0)
+        return;
+    if (client.n == 0)
+        client = connect_assign(s, assigned);
+    struct session *session = connect_resume(s, &p->connect, client);
+    int present = session != NULL; /* [MQTT-3.1.2-5] [MQTT-3.1.2-6] */
+    if (session == NULL)
+        session = session_new(s,
+                              connect_expiry(s, p) > 0 ? s->next_session++
+                                                       : s->next_brief++,
+                              client);
+    session_attach(link, session, p);
+    if (!connect_answer(link, p, present)) {
+        log_begin(s, session, link);
+        log_add(s, "closed: CONNACK does not fit the client's Maximum Packet "
+                   "Size\n");
+        link_finish(link, DETACH_LOST);
+        return;
+    }
+    link_resume(link);
+}
+
+/* ======================================================================== */
+/* 18  packets from clients                                                 */
+/* ======================================================================== */
+
+/* Resolves the Topic Alias of a PUBLISH, or sets it.  -1: the link failed.
+ * Aliases live as long as the link [MQTT-3.3.2-7]; each from 1 to our
+ * maximum may be used [MQTT-3.3.2-12]. */
+static int publish_alias(struct session_link *link, struct mqtt_packet *p)
+{
+    struct session_server *s = link->server;
+    uint16_t alias = p->props.topic_alias, max = s->opt.alias_max;
+    if (!MQTT_HAS(&p->props, MQTT_TOPIC_ALIAS))
+        return 0;
+    if (alias > max) {
+        link_fail_at(link, MQTT_TOPIC_ALIAS_INVALID,
+                     max == 0 ? "MQTT-3.2.2-18" : "MQTT-3.2.2-17",
+                     "Topic Alias above the server's Topic Alias Maximum");
+        return -1;
+    }
+    if (link->alias_in == NULL)
+        link->alias_in = mem_new((max + 1u) * sizeof *link->alias_in);
+    struct text *known = &link->alias_in[alias];
+    if (p->publish.topic.n > 0) {
+        text_free(known);
+        *known = text_copy(p->publish.topic);
+    } else if (known->n == 0) {
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-3.3.2-7",
+                     "Topic Alias was not set on this connection");
+        return -1;
+    } else {
+        p->publish.topic = bytes_of(known);
+    }
+    return 0;
+}
+
+/* Counts a PUBLISH against our Receive Maximum [MQTT-3.3.4-7].  QoS 1 ones
+ * count until output leaves again: without an answer in between, the client
+ * has all of them open at once.  -1: the link failed. */
+static int publish_count(struct session_link *link, struct rx *rx, uint8_t qos)
+{
+    uint32_t open = link->publishing + link->burst;
+    if (qos == 0 || (rx != NULL && rx->here))
+        return 0;
+    if (open >= link->server->opt.receive_max) {
+        link_fail_at(link, MQTT_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-7",
+                     "more QoS 1 and 2 messages than the server's Receive "
+                     "Maximum are unfinished");
+        return -1;
+    }
+    if (qos == 1)
+        link->burst++;
+    return 0;
+}
+
+/* Why this message is not taken, as a Reason Code; 0 = it is. */
+static uint8_t publish_refusal(struct session_server *s,
+                               const struct mqtt_packet *p, const char **why)
+{
+    if (topic_reserved(p->publish.topic)) {
+        *why = "topics that begin with $SYS/ are the server's";
+        return MQTT_NOT_AUTHORIZED;
+    }
+    if (payload_format_wrong(&p->props, p->publish.payload)) {
+        *why = "Payload Format Indicator 1, but the payload is not UTF-8";
+        return MQTT_PAYLOAD_FORMAT_INVALID;
+    }
+    int keep = p->publish.retain && p->publish.payload.n > 0;
+    if (keep && !topic_fits(s, p->publish.topic)) {
+        *why = "no room for another retained topic";
+        return MQTT_QUOTA_EXCEEDED;
+    }
+    if ((p->publish.qos > 0 || keep) && store_full(s->store)) {
+        *why = "the server's disk is full";
+        return MQTT_QUOTA_EXCEEDED;
+    }
+    return MQTT_SUCCESS;
+}
+
+/* A message is not taken: PUBACK or PUBREC says why; at QoS 0 only the log
+ * can, but for a wrong payload, which ends the connection. */
+static void publish_refuse(struct session_link *link,
+                           const struct mqtt_packet *p, uint8_t reason,
+                           const char *why)
+{
+    struct session_server *s = link->server;
+    static const uint8_t answer[] = {0, MQTT_PUBACK, MQTT_PUBREC};
+    log_begin(s, link->session, link);
+    buf_text(&s->log, "PUBLISH on ");
+    name_add(&s->log, p->publish.topic);
+    log_add(s, " refused, 0x%02X: %s\n", (unsigned)reason, why);
+    if (p->publish.qos > 0)
+        link_ack(link, answer[p->publish.qos], p->publish.packet_id, reason,
+                 why);
+    else if (reason == MQTT_PAYLOAD_FORMAT_INVALID)
+        link_disconnect(link, reason, why, DETACH_LOST);
+}
+
+static size_t publish_route(struct session_link *link,
+                            const struct mqtt_packet *p)
+{
+    struct session_server *s = link->server;
+    struct buf kept = {0};
+    struct inbound in;
+    memset(&in, 0, sizeof in);
+    in.topic = p->publish.topic;
+    in.payload = p->publish.payload;
+    in.properties = properties_passed_on(&kept, &p->props);
+    in.qos = p->publish.qos;
+    in.retain = p->publish.retain;
+    in.from = link->session;
+    if (MQTT_HAS(&p->props, MQTT_MESSAGE_EXPIRY_INTERVAL))
+        in.expires =
+            s->now + (uint64_t)p->props.message_expiry_interval * 1000;
+    size_t matched = message_route(s, &in);
+    buf_free(&kept);
+    return matched;
+}
+
+/* PUBLISH [MQTT-3.3.4-1]: QoS 1 is answered by PUBACK [MQTT-4.3.2-4], QoS 2
+ * by PUBREC [MQTT-4.3.3-8]; both leave after the commit. */
+static void on_publish(struct session_link *link, struct mqtt_packet *p)
+{
+    struct session_server *s = link->server;
+    struct session *session = link->session;
+    uint8_t qos = p->publish.qos;
+    uint16_t id = p->publish.packet_id;
+    const char *why = NULL;
+    struct rx *rx = qos == 2 ? rx_find(session, id) : NULL;
+    if (publish_alias(link, p) != 0 || publish_count(link, rx, qos) != 0)
+        return;
+    if (rx != NULL) { /* a repeat: not routed again [MQTT-4.3.3-10] */
+        link->publishing += !rx->here;
+        rx->here = 1;
+        link_ack(link, MQTT_PUBREC, id, MQTT_SUCCESS, NULL);
+        return;
+    }
+    uint8_t reason = publish_refusal(s, p, &why);
+    if (reason != MQTT_SUCCESS) {
+        publish_refuse(link, p, reason, why);
+        return;
+    }
+    if (publish_route(link, p) == 0)
+        reason = MQTT_NO_MATCHING_SUBSCRIBERS;
+    if (qos == 1)
+        link_ack(link, MQTT_PUBACK, id, reason, NULL);
+    if (qos == 2) {
+        rx_add(session, id)->here = 1;
+        link->publishing++;
+        session_note(s, "rx", session, id, STORE_NOW);
+        link_ack(link, MQTT_PUBREC, id, reason, NULL);
+    }
+}
+
+/* PUBREL: the id is free, the exchange done [MQTT-4.3.3-11]
+ * [MQTT-4.3.3-13].  The ledger knows it before PUBCOMP leaves, or the next
+ * message under this id would be taken for a repeat [MQTT-4.3.3-12]. */
+static void on_pubrel(struct session_link *link, const struct mqtt_packet *p)
+{
+    struct session *session = link->session;
+    struct rx *rx = rx_find(session, p->packet_id);
+    if (rx == NULL) {
+        link_ack(link, MQTT_PUBCOMP, p->packet_id,
+                 MQTT_PACKET_IDENTIFIER_NOT_FOUND,
+                 "no QoS 2 message with this Packet Identifier is open");
+        return;
+    }
+    link->publishing -= rx->here;
+    rx_del(session, rx);
+    session_note(link->server, "rel", session, p->packet_id, STORE_NOW);
+    link_ack(link, MQTT_PUBCOMP, p->packet_id, MQTT_SUCCESS, NULL);
+}
+
+/* A delivery is finished: its id and its place in the window are free. */
+static void flight_end(struct session_link *link, struct flight *f)
+{
+    struct entry e = f->entry;
+    link->flying -= f->here;
+    flight_del(link->session, f);
+    delivery_end(link->server, e, STORE_LATER);
+    session_wake(link->server, link->session);
+}
+
+/* The flight with this id, if it is at QoS 1 or 2 as asked and in one of the
+ * stages from..to. */
+static struct flight *flight_at(struct session_link *link, uint16_t packet_id,
+                                uint8_t qos, enum stage from, enum stage to)
+{
+    struct flight *f = flight_find(link->session, packet_id);
+    if (f == NULL)
+        return NULL;
+    const struct receiver *r = entry_receiver(link->server, f->entry);
+    return r->qos == qos && r->stage >= from && r->stage <= to ? f : NULL;
+}
+
+static void log_unknown_id(struct session_link *link,
+                           const struct mqtt_packet *p)
+{
+    log_begin(link->server, link->session, link);
+    log_add(link->server, "%s with Packet Identifier %u, which no open "
+                          "delivery has at that stage\n",
+            mqtt_type_name(p->type), (unsigned)p->packet_id);
+}
+
+/* PUBACK, whatever its code, settles the message [MQTT-4.4.0-2]
+ * [MQTT-4.3.2-3] [MQTT-4.8.2-6]; one for an unknown id has no answer. */
+static void on_puback(struct session_link *link, const struct mqtt_packet *p)
+{
+    struct flight *f =
+        flight_at(link, p->packet_id, 1, STAGE_SENT, STAGE_SENT);
+    if (f != NULL)
+        flight_end(link, f);
+    else
+        log_unknown_id(link, p);
+}
+
+/* PUBREC: below 0x80 the message is with the client and PUBREL follows
+ * [MQTT-4.3.3-4]; otherwise it is settled [MQTT-4.4.0-2]. */
+static void on_pubrec(struct session_link *link, const struct mqtt_packet *p)
+{
+    struct flight *f =
+        flight_at(link, p->packet_id, 2, STAGE_SENT, STAGE_RELEASED);
+    if (f == NULL) {
+        log_unknown_id(link, p);
+        if (p->reason < 0x80)
+            link_ack(link, MQTT_PUBREL, p->packet_id,
+                     MQTT_PACKET_IDENTIFIER_NOT_FOUND,
+                     "no delivery with this Packet Identifier is open");
+        return;
+    }
+    struct receiver *r = entry_receiver(link->server, f->entry);
+    if (p->reason >= 0x80) {
+        flight_end(link, f);
+        return;
+    }
+    if (!f->here) { /* it answers an earlier connection's PUBLISH */
+        f->here = 1;
+        link->flying++;
+    }
+    if (r->stage == STAGE_SENT) {
+        r->stage = STAGE_RELEASED;
+        /* in the ledger before PUBREL leaves: after that the PUBLISH must
+         * not be sent again [MQTT-4.3.3-6] */
+        delivery_note(link->server, "rec", r, STORE_NOW);
+    }
+    link_ack(link, MQTT_PUBREL, p->packet_id, MQTT_SUCCESS, NULL);
+}
+
+static void on_pubcomp(struct session_link *link, const struct mqtt_packet *p)
+{
+    struct flight *f =
+        flight_at(link, p->packet_id, 2, STAGE_RELEASED, STAGE_RELEASED);
+    if (f != NULL)
+        flight_end(link, f);
+    else
+        log_unknown_id(link, p);
+}
+
+/* Makes or replaces one subscription; returns its Reason Code
+ * [MQTT-3.8.4-3] [MQTT-3.8.4-7]. */
+static uint8_t subscribe_one(struct session_link *link,
+                             const struct mqtt_subscription *ask, uint32_t id,
+                             const char **why)
+{
+    struct session_server *s = link->server;
+    struct mqtt_bytes share, filter;
+    struct mqtt_error err;
+    if (mqtt_topic_filter_parse(ask->filter, &share, &filter, &err) != 0) {
+        log_begin(s, link->session, link);
+        name_add(&s->log, ask->filter);
+        log_add(s, " refused: %s: %s\n", err.statement, err.what);
+        *why = err.statement;
+        return err.reason;
+    }
+    struct sub *sub = sub_find(s, link->session, ask->filter);
+    int existed = sub != NULL;
+    if (!existed && !topic_fits(s, filter)) {
+        *why = "no room for another Topic Filter";
+        return MQTT_QUOTA_EXCEEDED;
+    }
+    if (!existed && store_full(s->store)) {
+        *why = "the server's disk is full";
+        return MQTT_QUOTA_EXCEEDED;
+    }
+    if (!existed)
+        sub = sub_new(s, link->session, ask->filter);
+    sub->qos = ask->qos;
+    sub->no_local = ask->no_local;
+    sub->retain_as_published = ask->retain_as_published;
+    sub->retain_handling = ask->retain_handling;
+    sub->id = id;
+    sub_write(s, sub, WRITE_NEW, STORE_NOW);
+    retained_send_all(s, sub, existed); /* [MQTT-3.8.4-4] */
+    return sub->qos;
+}
+
+/* One Reason Code for each filter, in their order [MQTT-3.8.4-5]
+ * [MQTT-3.8.4-6] [MQTT-3.9.3-1] [MQTT-3.9.3-2], in one SUBACK under the same
+ * id [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.2.1-6]. */
+static void link_answer_list(struct session_link *link, uint8_t type,
+                             uint16_t packet_id, const struct buf *codes,
+                             const char *why)
+{
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = type;
+    p.packet_id = packet_id;
+    p.list.p = codes->p;
+    p.list.n = codes->n;
+    if (why != NULL && link->problem_information) {
+        p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
+        p.props.reason_string = bytes_literal(why);
+    }
+    link_send(link, &p);
+}
+
+static void on_subscribe(struct session_link *link,
+                         const struct mqtt_packet *p)
+{
+    struct mqtt_bytes rest = p->list;
+    struct mqtt_subscription ask;
+    struct buf codes = {0};
+    const char *why = NULL;
+    uint32_t id = 0;
+    if (MQTT_HAS(&p->props, MQTT_SUBSCRIPTION_IDENTIFIER))
+        id = p->props.subscription_identifier;
+    while (mqtt_subscribe_next(&rest, &ask)) {
+        uint8_t code = subscribe_one(link, &ask, id, &why);
+        buf_add(&codes, &code, 1);
+    }
+    link_answer_list(link, MQTT_SUBACK, p->packet_id, &codes, why);
+    buf_free(&codes);
+}
+
+/* Removes a subscription whose filter is the same in every character
+ * [MQTT-3.10.4-1]; what is queued stays queued [MQTT-3.10.4-3]. */
+static uint8_t unsubscribe_one(struct session_link *link,
+                               struct mqtt_bytes filter, const char **why)
+{
+    struct session_server *s = link->server;
+    struct mqtt_bytes share, rest;
+    struct mqtt_error err;
+    if (mqtt_topic_filter_parse(filter, &share, &rest, &err) != 0) {
+        *why = err.statement;
+        return err.reason;
+    }
+    struct sub *sub = sub_find(s, link->session, filter);
+    if (sub == NULL)
+        return MQTT_NO_SUBSCRIPTION_EXISTED;
+    if (link->session->durable) {
+        store_record_begin(s->store, "unsub");
+        store_record_number(s->store, "session", link->session->id);
+        store_record_text(s->store, "filter", filter.p, filter.n);
+        store_record_end(s->store, STORE_NOW);
+    }
+    sub_del(s, sub);
+    return MQTT_SUCCESS;
+}
+
+/* [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1]
+ * [MQTT-3.11.3-2] */
+static void on_unsubscribe(struct session_link *link,
+                           const struct mqtt_packet *p)
+{
+    struct mqtt_bytes rest = p->list, filter;
+    struct buf codes = {0};
+    const char *why = NULL;
+    while (mqtt_unsubscribe_next(&rest, &filter)) {
+        uint8_t code = unsubscribe_one(link, filter, &why);
+        buf_add(&codes, &code, 1);
+    }
+    link_answer_list(link, MQTT_UNSUBACK, p->packet_id, &codes, why);
+    buf_free(&codes);
+}
+
+/* DISCONNECT: 0x00 takes the will back [MQTT-3.14.4-3], any other code is an
+ * end like a lost connection; either may change the Session Expiry Interval,
+ * but not raise it from 0 (3.14.2.2.2). */
+static void on_disconnect(struct session_link *link,
+                          const struct mqtt_packet *p)
+{
+    struct session_server *s = link->server;
+    struct session *session = link->session;
+    if (MQTT_HAS(&p->props, MQTT_SESSION_EXPIRY_INTERVAL)) {
+        uint32_t expiry = p->props.session_expiry_interval;
+        if (link->expiry_zero && expiry > 0) {
+            link_fail_at(link, MQTT_PROTOCOL_ERROR, "",
+                         "Session Expiry Interval raised from 0 in DISCONNECT "
+                         "(3.14.2.2.2)");
+            return;
+        }
+        session->expiry = expiry < s->opt.expiry_max ? expiry
+                                                     : s->opt.expiry_max;
+    }
+    link_finish(link, p->reason == MQTT_NORMAL_DISCONNECTION ? DETACH_CLEAN
+                                                             : DETACH_LOST);
+}
+
+/* ======================================================================== */
+/* 19  input                                                                */
+/* ======================================================================== */
+
+static void on_ping(struct session_link *link)
+{
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = MQTT_PINGRESP; /* [MQTT-3.12.4-1] */
+    link_send(link, &p);
+}
+
+/* One packet of an accepted connection. */
+static void link_packet(struct session_link *link, struct mqtt_packet *p)
+{
+    switch (p->type) {
+    case MQTT_PUBLISH:
+        on_publish(link, p);
+        break;
+    case MQTT_PUBACK:
+        on_puback(link, p);
+        break;
+    case MQTT_PUBREC:
+        on_pubrec(link, p);
+        break;
+    case MQTT_PUBREL:
+        on_pubrel(link, p);
+        break;
+    case MQTT_PUBCOMP:
+        on_pubcomp(link, p);
+        break;
+    case MQTT_SUBSCRIBE:
+        on_subscribe(link, p);
+        break;
+    case MQTT_UNSUBSCRIBE:
+        on_unsubscribe(link, p);
+        break;
+    case MQTT_PINGREQ:
+        on_ping(link);
+        break;
+    case MQTT_DISCONNECT:
+        on_disconnect(link, p);
+        break;
+    case MQTT_AUTH:
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-4.12.0-7",
+                     "AUTH, but CONNECT named no Authentication Method");
+        break;
+    case MQTT_CONNECT:
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-3.1.0-2",
+                     "a second CONNECT on one connection");
+        break;
+    default: /* the codec lets no packet through that only servers send */
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "",
+                     "a packet that only a server sends");
+        break;
+    }
+}
+
+/* Closes a connection that has not brought a CONNECT, without an answer. */
+static void link_close_silently(struct session_link *link, const char *why)
+{
+    log_begin(link->server, NULL, link);
+    log_add(link->server, "closed: %s\n", why);
+    link_finish(link, DETACH_LOST);
+}
+
+/* The first bytes of a connection: CONNECT it must be [MQTT-3.1.0-1].  1 =
+ * the link is done with. */
+static int link_greet(struct session_link *link)
+{
+    static const uint8_t old_refusal[] = {0x20, 0x02, 0x00, 0x01};
+    if (link->in.p[0] >> 4 != MQTT_CONNECT) {
+        link_close_silently(link, "the first packet is not CONNECT "
+                                  "[MQTT-3.1.0-1]");
+        return 1;
+    }
+    if (mqtt_connect_version(link->in.p, link->in.n) == 3) {
+        buf_add(&link->out, old_refusal, sizeof old_refusal);
+        link_close_silently(link, "an MQTT 3.1 or 3.1.1 client; this server "
+                                  "speaks MQTT 5.0 [MQTT-3.1.2-2]");
+        return 1;
+    }
+    return 0;
+}
+
+/* Takes one packet out of the link's input.  0 = no whole packet is there,
+ * or the link is done with. */
+static int link_take(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    struct mqtt_packet p;
+    struct mqtt_error err;
+    size_t size = 0;
+    if (link->in.n == 0 || (link->state == LINK_NEW && link_greet(link)))
+        return 0;
+    switch (mqtt_frame_find(link->in.p, link->in.n, s->opt.packet_max,
+                            MQTT_FROM_CLIENT, &size, &err)) {
+    case MQTT_FRAME_MORE:
+        return 0;
+    case MQTT_FRAME_COMPLETE:
+        break;
+    default:
+        link_fail(link, &err);
+        return 0;
+    }
+    link->heard = s->now; /* [MQTT-3.1.2-22] */
+    if (mqtt_packet_decode(&p, link->in.p, size, MQTT_FROM_CLIENT, &err) != 0) {
+        link_fail(link, &err);
+    } else {
+        trace_packet(link, "<", &p);
+        if (link->state == LINK_NEW)
+            on_connect(link, &p);
+        else
+            link_packet(link, &p);
+    }
+    buf_take(&link->in, size);
+    return link->state != LINK_DONE; /* [MQTT-3.1.4-6] */
+}
+
+/* Gives back the memory of a buffer that is empty now but was large. */
+static void buf_rest(struct buf *b)
+{
+    if (b->n == 0 && b->base + b->cap > 4096)
+        buf_free(b);
+}
+
+/* ======================================================================== */
+/* 20  turn and timers                                                      */
+/* ======================================================================== */
+
+static void link_timer(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    if (link->state == LINK_NEW) {
+        link_close_silently(link, "no CONNECT in time");
+        return;
+    }
+    if (link->heard + link->silence > s->now) {
+        timer_set(s, &link->timer, link->heard + link->silence);
+        return;
+    }
+    link_disconnect(link, MQTT_KEEP_ALIVE_TIMEOUT,
+                    "MQTT-3.1.2-22: no packet within one and a half times the "
+                    "Keep Alive",
+                    DETACH_LOST);
+}
+
+static void timer_fire(struct session_server *s, struct timer *t)
+{
+    struct session *session;
+    switch ((enum timer_kind)t->kind) {
+    case TIMER_LINK:
+        link_timer(OWNER(struct session_link, timer, t));
+        break;
+    case TIMER_EXPIRY:
+        /* a will that goes out with its session must not come twice
+         * [MQTT-3.1.2-10] */
+        session = OWNER(struct session, expire, t);
+        session_end(s, session,
+                    session->will.body.p != NULL ? STORE_NOW : STORE_LATER,
+                    "the Session Expiry Interval passed [MQTT-4.1.0-2]");
+        break;
+    case TIMER_WILL:
+        session = OWNER(struct session, will_timer, t);
+        will_publish(s, session);
+        session_write(s, session, WRITE_NEW, STORE_NOW);
+        break;
+    case TIMER_MESSAGE:
+        message_expire(s, OWNER(struct message, expiry, t));
+        break;
+    }
+}
+
+static void timers_run(struct session_server *s)
+{
+    while (s->heap_n > 0 && s->heap[0]->at <= s->now) {
+        struct timer *t = s->heap[0];
+        timer_stop(s, t);
+        timer_fire(s, t);
+    }
+}
+
+/* Every entry point brings the time: what has fallen due comes first, so
+ * that nobody resumes a session that has expired. */
+static void server_clock(struct session_server *s, uint64_t now)
+{
+    if (now > s->now)
+        s->now = now;
+    timers_run(s);
+}
+
+static void server_serve(struct session_server *s)
+{
+    while (s->dirty_n > 0) {
+        struct session *session = session_at(s, s->dirty[--s->dirty_n]);
+        if (session == NULL || !session->dirty)
+            continue;
+        session->dirty = 0;
+        if (session->link != NULL)
+            session_serve(s, session);
+    }
+}
+
+/* Writes the object that cleaning asks for anew, with its body. */
+static void object_fold(struct session_server *s, struct store_object *o)
+{
+    struct mqtt_bytes none = {NULL, 0}, body;
+    struct mqtt_packet view;
+    struct message *m;
+    switch ((enum object_kind)o->kind) {
+    case OBJECT_COUNTERS:
+        counters_write(s, WRITE_FOLD);
+        break;
+    case OBJECT_SESSION:
+        session_write(s, OWNER(struct session, object, o), WRITE_FOLD,
+                      STORE_LATER);
+        break;
+    case OBJECT_SUB:
+        sub_write(s, OWNER(struct sub, object, o), WRITE_FOLD, STORE_LATER);
+        break;
+    case OBJECT_MESSAGE:
+        m = OWNER(struct message, object, o);
+        if (message_open(s, m, &view, &body) != 0)
+            return;
+        struct text topic = text_copy(view.publish.topic);
+        message_write(s, m, WRITE_FOLD, STORE_LATER, bytes_of(&topic), none);
+        text_free(&topic);
+        break;
+    }
+}
+
+/* ======================================================================== */
+/* 21  replay: the fields of a record                                       */
+/* ======================================================================== */
+
+/* Fields that hold a number, by their place in struct fields. */
+enum number_field {
+    F_ID, F_SESSION, F_SEQ, F_AT, F_EXPIRES, F_QOS, F_RETAIN, F_EXPIRY,
+    F_OFFLINE, F_NL, F_RAP, F_RH, F_S, F_N, F_WILL_QOS, F_WILL_RETAIN,
+    F_WILL_DELAY, F_WILL_EXPIRY, F_WILL_DUE, F_NEXT_SESSION, F_NEXT_MESSAGE,
+    F_COUNT
+};
+
+static const struct {
+    const char *key;
+    uint64_t max;
+} number_fields[F_COUNT] = {
+    {"id", UINT32_MAX},        {"session", UINT32_MAX},
+    {"seq", UINT64_MAX},       {"at", UINT64_MAX},
+    {"expires", UINT64_MAX},   {"qos", 2},
+    {"retain", 1},             {"expiry", UINT32_MAX},
+    {"offline", UINT64_MAX},   {"nl", 1},
+    {"rap", 1},                {"rh", 2},
+    {"s", UINT32_MAX},         {"n", UINT32_MAX},
+    {"will-qos", 2},           {"will-retain", 1},
+    {"will-delay", UINT32_MAX}, {"will-expiry", UINT32_MAX},
+    {"will-due", UINT64_MAX},  {"next-session", UINT32_MAX},
+    {"next-message", UINT64_MAX}};
+
+enum text_field { T_CLIENT, T_FILTER, T_TOPIC, T_FROM, T_COUNT };
+
+static const char *const text_fields[T_COUNT] = {"client", "filter", "topic",
+                                                 "from"};
+
+/* A `to` field. */
+struct to {
+    uint64_t session; /* id */
+    struct receiver r; /* without session; owns a reference to r.via */
+};
+
+/* The fields of one record. */
+struct fields {
+    uint64_t number[F_COUNT];
+    uint32_t has; /* bit by enum number_field */
+    struct buf text[T_COUNT];
+    uint32_t text_has;
+    uint16_t *rx;
+    uint32_t rx_n, rx_cap;
+    struct to *to;
+    uint32_t to_n, to_cap;
+    uint32_t via; /* of the `to` fields that follow; a reference */
+};
+
+struct replay {
+    struct map sessions;   /* id to slot */
+    struct map messages;   /* seq to slot */
+    struct map deliveries; /* session id and place to message and receiver */
+    struct fields f;
+    struct store_record rec;
+};
+
+static struct mqtt_bytes fields_text(const struct fields *f, enum text_field t)
+{
+    struct mqtt_bytes b = {f->text[t].p, f->text[t].n};
+    return b;
+}
+
+static uint64_t delivery_key(uint64_t session, uint64_t place)
+{
+    return session << 32 | place;
+}
+
+/* "1,2;$share/g/t", "1" or "-" */
+static int fields_via(struct session_server *s, struct fields *f,
+                      const struct store_field *field)
+{
+    const char *p = field->value, *end = p + field->n;
+    struct mqtt_bytes share = {NULL, 0};
+    uint32_t *ids = NULL, n = 0, cap = 0;
+    via_give(s, f->via);
+    f->via = 0;
+    if (field->n == 1 && *p == '-')
+        return 0;
+    while (p < end && *p != ';') {
+        uint64_t id = 0;
+        const char *digits = p;
+        for (; p < end && *p >= '0' && *p <= '9' && id < UINT32_MAX; p++)
+            id = id * 10 + (uint64_t)(*p - '0');
+        ids = array_room(ids, n, &cap, sizeof *ids);
+        ids[n++] = (uint32_t)id;
+        if (p == digits || (p < end && *p != ',' && *p != ';')) {
+            free(ids);
+            return -1;
+        }
+        p += p < end && *p == ',';
+    }
+    if (p < end) {
+        share.p = (const uint8_t *)p + 1;
+        share.n = (size_t)(end - p) - 1;
+    }
+    f->via = via_take(s, ids, n, share);
+    free(ids);
+    return 0;
+}
+
+/* The number up to the next ':' or the end. */
+static int part_number(const char **p, const char *end, uint64_t max,
+                       uint64_t *out)
+{
+    const char *start = *p;
+    uint64_t x = 0;
+    for (; *p < end && **p >= '0' && **p <= '9'; (*p)++) {
+        x = x * 10 + (uint64_t)(**p - '0');
+        if (x > max)
+            return -1;
+    }
+    if (*p == start || (*p < end && **p != ':'))
+        return -1;
+    *p += *p < end;
+    *out = x;
+    return 0;
+}
+
+/* "<session>:<place>:<qos>:<retain>:<stage>:<packet id>" */
+static int fields_to(struct session_server *s, struct fields *f,
+                     const struct store_field *field)
+{
+    const char *p = field->value, *end = p + field->n;
+    uint64_t session, place, qos, retain, id;
+    struct to *to;
+    if (part_number(&p, end, UINT32_MAX, &session) != 0 ||
+        part_number(&p, end, UINT32_MAX, &place) != 0 ||
+        part_number(&p, end, 2, &qos) != 0 ||
+        part_number(&p, end, 1, &retain) != 0 || end - p < 3 || p[1] != ':')
+        return -1;
+    char stage = *p;
+    p += 2;
+    if (part_number(&p, end, 65535, &id) != 0 || p != end || session == 0 ||
+        strchr("qsr", stage) == NULL || (stage != 'q' && id == 0))
+        return -1;
+    f->to = array_room(f->to, f->to_n, &f->to_cap, sizeof *f->to);
+    to = &f->to[f->to_n++];
+    memset(to, 0, sizeof *to);
+    to->session = session;
+    to->r.place = (uint32_t)place;
+    to->r.qos = qos & 3u;
+    to->r.retain = retain != 0;
+    to->r.stage = stage == 'q'   ? STAGE_QUEUED
+                  : stage == 's' ? STAGE_SENT
+                                 : STAGE_RELEASED;
+    to->r.packet_id = (uint16_t)id;
+    to->r.stored = 1;
+    to->r.via = f->via;
+    if (f->via != 0)
+        ((struct via *)s->vias.at[f->via])->refs++;
+    return 0;
+}
+
+static int fields_rx(struct fields *f, const struct store_field *field)
+{
+    uint64_t id;
+    if (store_field_number(field, 65535, &id) != 0 || id == 0)
+        return -1;
+    f->rx = array_room(f->rx, f->rx_n, &f->rx_cap, sizeof *f->rx);
+    f->rx[f->rx_n++] = (uint16_t)id;
+    return 0;
+}
+
+static int fields_add(struct session_server *s, struct fields *f,
+                      const struct store_field *field)
+{
+    if (strcmp(field->key, "to") == 0)
+        return fields_to(s, f, field);
+    if (strcmp(field->key, "via") == 0)
+        return fields_via(s, f, field);
+    if (strcmp(field->key, "rx") == 0)
+        return fields_rx(f, field);
+    for (int i = 0; i < F_COUNT; i++) {
+        if (strcmp(field->key, number_fields[i].key) == 0) {
+            f->has |= 1u << i;
+            return store_field_number(field, number_fields[i].max,
+                                      &f->number[i]);
+        }
+    }
+    for (int i = 0; i < T_COUNT; i++) {
+        if (strcmp(field->key, text_fields[i]) == 0) {
+            f->text_has |= 1u << i;
+            buf_add(&f->text[i], field->value, field->n);
+            return 0;
+        }
+    }
+    return -1;
+}
+
+static void fields_clear(struct session_server *s, struct fields *f)
+{
+    for (uint32_t i = 0; i < f->to_n; i++)
+        via_give(s, f->to[i].r.via);
+    via_give(s, f->via);
+    f->via = 0;
+    f->to_n = f->rx_n = 0;
+    f->has = f->text_has = 0;
+    memset(f->number, 0, sizeof f->number);
+    for (int i = 0; i < T_COUNT; i++)
+        f->text[i].n = 0;
+}
+
+static void fields_free(struct session_server *s, struct fields *f)
+{
+    fields_clear(s, f);
+    for (int i = 0; i < T_COUNT; i++)
+        buf_free(&f->text[i]);
+    free(f->rx);
+    free(f->to);
+}
+
+/* ======================================================================== */
+/* 22  replay: what each kind of record does                                */
+/* ======================================================================== */
+
+static struct session *replay_session(const struct session_server *s,
+                                      const struct replay *r, uint64_t id)
+{
+    uint64_t slot = map_get(&r->sessions, id);
+    return slot == 0 ? NULL : session_at(s, (uint32_t)slot);
+}
+
+/* The session of that id, made without a client if its record is yet to
+ * come: cleaning may have moved it behind what refers to it. */
+static struct session *replay_session_make(struct session_server *s,
+                                           struct replay *r, uint64_t id)
+{
+    struct mqtt_bytes nobody = {NULL, 0};
+    struct session *session = replay_session(s, r, id);
+    if (session == NULL && id != 0) {
+        session = session_new(s, id, nobody);
+        map_put(&r->sessions, id, session->slot);
+    }
+    return session;
+}
+
+/* Frees a session as a record says that it ended.  Its deliveries are sorted
+ * out at the end of the replay: their session is not found any more. */
+static void replay_session_end(struct session_server *s, struct replay *r,
+                               struct session *session)
+{
+    map_put(&r->sessions, session->id, 0);
+    session->durable = 0;
+    session->expiry = 0;
+    session_end(s, session, STORE_LATER, "");
+}
+
+static int replay_session_record(struct session_server *s, struct replay *r)
+{
+    const struct fields *f = &r->f;
+    struct mqtt_bytes client = fields_text(f, T_CLIENT);
+    uint64_t id = f->number[F_ID];
+    struct session *session = replay_session(s, r, id);
+    if (id == 0 || client.n == 0)
+        return -1;
+    struct session *old = session_find(s, client);
+    if (old != NULL && old != session)
+        replay_session_end(s, r, old);
+    if (session == NULL)
+        session = replay_session_make(s, r, id);
+    if (session->client.n == 0) {
+        table_del(&s->clients, &session->node);
+        text_free(&session->client);
+        session->client = text_copy(client);
+        table_add(&s->clients, &session->node, hash_bytes(s, client));
+    }
+    session->durable = 1;
+    session->expiry = (uint32_t)f->number[F_EXPIRY];
+    session->offline = f->number[F_OFFLINE];
+    session->rx_n = 0;
+    for (uint32_t i = 0; i < f->rx_n; i++)
+        rx_add(session, f->rx[i]);
+    session->will.qos = (uint8_t)f->number[F_WILL_QOS];
+    session->will.retain = (uint8_t)f->number[F_WILL_RETAIN];
+    session->will.delay = (uint32_t)f->number[F_WILL_DELAY];
+    session->will.expiry = (uint32_t)f->number[F_WILL_EXPIRY];
+    session->will.has_expiry = (f->has >> F_WILL_EXPIRY) & 1;
+    session->will.due = f->number[F_WILL_DUE];
+    store_object_adopt(s->store, &session->object, &r->rec);
+    if (id >= s->next_session)
+        s->next_session = id + 1;
+    return 0;
+}
+
+static int replay_sub(struct session_server *s, struct replay *r)
+{
+    const struct fields *f = &r->f;
+    struct session *session = replay_session_make(s, r, f->number[F_SESSION]);
+    struct mqtt_bytes whole = fields_text(f, T_FILTER), share, filter;
+    struct mqtt_error err;
+    if (mqtt_topic_filter_parse(whole, &share, &filter, &err) != 0)
+        return -1;
+    if (session == NULL)
+        return 0;
+    struct sub *sub = sub_find(s, session, whole);
+    if (sub == NULL)
+        sub = sub_new(s, session, whole);
+    sub->qos = (uint8_t)f->number[F_QOS];
+    sub->no_local = (uint8_t)f->number[F_NL];
+    sub->retain_as_published = (uint8_t)f->number[F_RAP];
+    sub->retain_handling = (uint8_t)f->number[F_RH];
+    sub->id = (uint32_t)f->number[F_ID];
+    store_object_adopt(s->store, &sub->object, &r->rec);
+    return 0;
+}
+
+/* Adds the record's receivers to the message.  They get into their sessions'
+ * queues at the end of the replay. */
+static void replay_receivers(struct session_server *s, struct replay *r,
+                             struct message *m)
+{
+    for (uint32_t i = 0; i < r->f.to_n; i++) {
+        struct to *to = &r->f.to[i];
+        struct session *session = replay_session_make(s, r, to->session);
+        if (session == NULL)
+            continue;
+        uint32_t at = receiver_take(m);
+        m->to[at] = to->r;
+        m->to[at].session = session->slot;
+        to->r.via = 0; /* its reference is the receiver's now */
+        m->live++;
+        map_put(&r->deliveries, delivery_key(to->session, to->r.place),
+                (uint64_t)m->slot << 32 | at);
+        /* wrapping places compare by their distance */
+        if (session->place == 0 ||
+            (int32_t)(to->r.place - session->place) >= 0)
+            session->place = to->r.place + 1;
+    }
+}
+
+static void replay_message_reset(struct session_server *s, struct message *m)
+{
+    for (uint32_t i = 0; i < m->to_n; i++)
+        via_give(s, m->to[i].via);
+    if (m->to != &m->one)
+        free(m->to);
+    m->to = NULL;
+    m->to_n = m->to_cap = m->live = m->used = m->spare = 0;
+    if (m->retained_at != NULL)
+        topic_tidy(s, retained_detach(s, m));
+}
+
+static int replay_message(struct session_server *s, struct replay *r)
+{
+    const struct fields *f = &r->f;
+    struct mqtt_bytes topic = fields_text(f, T_TOPIC);
+    uint64_t seq = f->number[F_SEQ];
+    uint64_t slot = map_get(&r->messages, seq);
+    struct message *m =
+        slot != 0 ? message_at(s, (uint32_t)slot) : message_new(s, seq);
+    if (seq == 0 || r->rec.body_len == 0)
+        return -1;
+    map_put(&r->messages, seq, m->slot);
+    replay_message_reset(s, m);
+    m->at = f->number[F_AT];
+    m->qos = (uint8_t)f->number[F_QOS];
+    if (f->number[F_EXPIRES] != 0)
+        timer_set(s, &m->expiry, f->number[F_EXPIRES]);
+    replay_receivers(s, r, m);
+    if (f->number[F_RETAIN] && mqtt_topic_name_valid(topic)) {
+        struct topic *t = topic_find(s, topic, 1);
+        if (t->retained != NULL)
+            retained_detach(s, t->retained);
+        retained_put(s, t, m);
+        m->from = text_copy(fields_text(f, T_FROM));
+    }
+    store_object_adopt(s->store, &m->object, &r->rec);
+    if (seq >= s->next_message)
+        s->next_message = seq + 1;
+    return 0;
+}
+
+static int replay_unsub(struct session_server *s, struct replay *r)
+{
+    struct session *session =
+        replay_session(s, r, r->f.number[F_SESSION]);
+    struct sub *sub = session == NULL ? NULL
+                                      : sub_find(s, session,
+                                                 fields_text(&r->f, T_FILTER));
+    if (sub != NULL)
+        sub_del(s, sub);
+    return 0;
+}
+
+static int replay_end(struct session_server *s, struct replay *r)
+{
+    struct session *session =
+        replay_session(s, r, r->f.number[F_SESSION]);
+    if (session != NULL)
+        replay_session_end(s, r, session);
+    return 0;
+}
+
+static int replay_rx(struct session_server *s, struct replay *r)
+{
+    struct session *session =
+        replay_session(s, r, r->f.number[F_SESSION]);
+    uint64_t id = r->f.number[F_ID];
+    if (id == 0 || id > 65535)
+        return -1;
+    if (session == NULL)
+        return 0;
+    struct rx *rx = rx_find(session, (uint16_t)id);
+    if (r->rec.kind[1] == 'x' && rx == NULL)
+        rx_add(session, (uint16_t)id);
+    else if (r->rec.kind[1] == 'e' && rx != NULL)
+        rx_del(session, rx);
+    return 0;
+}
+
+static int replay_deliver(struct session_server *s, struct replay *r)
+{
+    uint64_t slot = map_get(&r->messages, r->f.number[F_SEQ]);
+    if (slot != 0)
+        replay_receivers(s, r, message_at(s, (uint32_t)slot));
+    return 0;
+}
+
+/* `send`, `rec`, `done`: a delivery moves on. */
+static int replay_delivery(struct session_server *s, struct replay *r)
+{
+    const struct fields *f = &r->f;
+    uint64_t key = delivery_key(f->number[F_S], f->number[F_N]);
+    uint64_t at = map_get(&r->deliveries, key);
+    uint64_t id = f->number[F_ID];
+    if (at == 0)
+        return 0;
+    struct message *m = message_at(s, (uint32_t)(at >> 32));
+    struct receiver *to = &m->to[at & UINT32_MAX];
+    if (r->rec.kind[0] == 's') {
+        if (id == 0 || id > 65535)
+            return -1;
+        to->stage = STAGE_SENT;
+        to->packet_id = (uint16_t)id;
+    } else if (r->rec.kind[0] == 'r') {
+        to->stage = STAGE_RELEASED;
+    } else {
+        map_put(&r->deliveries, key, 0);
+        via_give(s, to->via);
+        to->via = 0;
+        to->session = 0;
+        to->stage = STAGE_GONE; /* given back at the end of the replay */
+        m->live--;
+    }
+    return 0;
+}
+
+static int replay_clear(struct session_server *s, struct replay *r)
+{
+    struct topic *t = topic_find(s, fields_text(&r->f, T_TOPIC), 0);
+    if (t != NULL && t->retained != NULL)
+        topic_tidy(s, retained_detach(s, t->retained));
+    return 0;
+}
+
+static int replay_counters(struct session_server *s, struct replay *r)
+{
+    if (r->f.number[F_NEXT_SESSION] > s->next_session)
+        s->next_session = r->f.number[F_NEXT_SESSION];
+    if (r->f.number[F_NEXT_MESSAGE] > s->next_message)
+        s->next_message = r->f.number[F_NEXT_MESSAGE];
+    store_object_adopt(s->store, &s->counters, &r->rec);
+    return 0;
+}
+
+static const struct {
+    const char *kind;
+    int (*apply)(struct session_server *s, struct replay *r);
+} replay_kinds[] = {
+    {"message", replay_message}, {"send", replay_delivery},
+    {"done", replay_delivery},   {"rec", replay_delivery},
+    {"rx", replay_rx},           {"rel", replay_rx},
+    {"deliver", replay_deliver}, {"session", replay_session_record},
+    {"sub", replay_sub},         {"unsub", replay_unsub},
+    {"end", replay_end},         {"clear", replay_clear},
+    {"counters", replay_counters}};
+
+/* Applies the record in r->rec.  -1: it makes no sense. */
+static int replay_record(struct session_server *s, struct replay *r)
+{
+    struct store_field field;
+    int more = 0;
+    while ((more = store_field_next(s->store, &r->rec, &field)) > 0) {
+        if (fields_add(s, &r->f, &field) != 0)
+            return -1;
+    }
+    if (more < 0)
+        return -1;
+    for (size_t i = 0; i < sizeof replay_kinds / sizeof *replay_kinds; i++) {
+        if (strcmp(r->rec.kind, replay_kinds[i].kind) == 0)
+            return replay_kinds[i].apply(s, r);
+    }
+    return -1;
+}
+
+/* ======================================================================== */
+/* 23  replay: putting it together                                          */
+/* ======================================================================== */
+
+/* Puts a message's surviving receivers where they belong. */
+static void replay_place(struct session_server *s, struct message *m)
+{
+    m->live = 0;
+    for (uint32_t i = 0; i < m->to_n; i++) {
+        struct receiver *to = &m->to[i];
+        struct session *session =
+            to->session != 0 ? session_at(s, to->session) : NULL;
+        struct entry e = {m->slot, i};
+        if (session == NULL) {
+            via_give(s, to->via);
+            memset(to, 0, sizeof *to);
+            to->place = m->spare;
+            m->spare = i + 1;
+            m->used--;
+            continue;
+        }
+        m->live++;
+        s->figures.deliveries++;
+        if (to->stage == STAGE_QUEUED) {
+            session->queued_qos0 += to->qos == 0;
+            queue_push(&session->queue, e);
+        } else {
+            flight_add(session, e, to->packet_id, 0);
+        }
+    }
+    message_check(s, m);
+}
+
+/* Sorts a session's queue: the log had it in the order of folds. */
+static void replay_sort(struct session_server *s, struct session *session)
+{
+    struct queue *q = &session->queue;
+    struct order *order;
+    uint32_t last = 0, sorted = 1;
+    for (uint32_t i = 0; i < q->n; i++) {
+        uint32_t key = entry_receiver(s, *queue_entry(q, i))->place -
+                       session->place;
+        sorted = sorted && (i == 0 || key > last);
+        last = key;
+    }
+    if (sorted)
+        return;
+    order = mem_grow(NULL, q->n * sizeof *order);
+    for (uint32_t i = 0; i < q->n; i++) {
+        order[i].entry = *queue_entry(q, i);
+        order[i].key = entry_receiver(s, order[i].entry)->place -
+                       session->place;
+    }
+    qsort(order, q->n, sizeof *order, order_compare);
+    for (uint32_t i = 0; i < q->n; i++)
+        *queue_entry(q, i) = order[i].entry;
+    free(order);
+}
+
+/* A session that the ledger shows online lost its connection when the broker
+ * died: at the latest a heartbeat after it was last known to live. */
+static void replay_offline(struct session_server *s, struct session *session)
+{
+    uint64_t died = store_last_alive(s->store) + 1000;
+    if (session->offline != 0)
+        return;
+    session->offline = died < s->now ? died : s->now;
+    if (session->will.body.p != NULL)
+        session->will.due =
+            session->offline + (uint64_t)session->will.delay * 1000;
+    session_write(s, session, WRITE_NEW, STORE_NOW);
+}
+
+/* -1: the ledger cannot give the will back. */
+static int replay_will(struct session_server *s, struct session *session)
+{
+    struct mqtt_packet view;
+    struct mqtt_bytes body;
+    if (session->object.body_len == 0)
+        return 0;
+    body.p = store_body(s->store, &session->object);
+    body.n = session->object.body_len;
+    if (body.p == NULL || mqtt_publish_open(&view, body.p, body.n) != 0)
+        return -1;
+    session->will.body = text_copy(body);
+    return 0;
+}
+
+/* All records are read: links what they described.  Messages come in the
+ * order of their slots, which is that of the log. */
+static int replay_finish(struct session_server *s, struct replay *r)
+{
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        struct session *session = session_at(s, i);
+        if (session != NULL && session->client.n == 0)
+            replay_session_end(s, r, session);
+    }
+    for (uint32_t i = 1; i < s->messages.n; i++) {
+        if (message_at(s, i) != NULL)
+            replay_place(s, message_at(s, i));
+    }
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        struct session *session = session_at(s, i);
+        if (session == NULL)
+            continue;
+        if (replay_will(s, session) != 0)
+            return -1;
+        replay_sort(s, session);
+        if (session->flight_n > 0)
+            session->packet_id =
+                session->flights[session->flight_n - 1].packet_id;
+    }
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        if (session_at(s, i) != NULL) {
+            replay_offline(s, session_at(s, i));
+            session_arm(s, session_at(s, i));
+        }
+    }
+    return 0;
+}
+
+/* Reads the whole ledger.  0, or -1: store_error(). */
+static int server_replay(struct session_server *s)
+{
+    struct replay r;
+    int more;
+    memset(&r, 0, sizeof r);
+    s->replaying = 1;
+    while ((more = store_replay_next(s->store, &r.rec)) > 0) {
+        if (replay_record(s, &r) != 0) {
+            store_replay_refuse(s->store, &r.rec,
+                                "a record that this version cannot read");
+            more = -1;
+            break;
+        }
+        fields_clear(s, &r.f);
+    }
+    fields_free(s, &r.f);
+    if (more == 0)
+        more = replay_finish(s, &r);
+    map_free(&r.sessions);
+    map_free(&r.messages);
+    map_free(&r.deliveries);
+    s->replaying = 0;
+    slots_release(&s->sessions);
+    return more;
+}
+
+/* ======================================================================== */
+/* 24  public functions                                                     */
+/* ======================================================================== */
+
+void session_options_default(struct session_options *opt)
+{
+    memset(opt, 0, sizeof *opt);
+    opt->expiry_default = 7 * 24 * 3600;
+    opt->expiry_max = EXPIRY_NEVER;
+    opt->packet_max = 16 * 1024 * 1024;
+    opt->receive_max = 1024;
+    opt->window_max = 1024;
+    opt->alias_max = 64;
+    opt->alias_out_max = 64;
+    opt->connect_wait = 10000;
+    opt->queue_max = 1000000;
+    opt->topics_max = 4000000;
+    opt->output_high = 256 * 1024;
+}
+
+struct session_server *session_server_open(struct store *st,
+                                           const struct session_options *opt,
+                                           uint64_t now)
+{
+    struct mqtt_bytes none = {NULL, 0};
+    struct session_server *s = mem_new(sizeof *s);
+    s->store = st;
+    s->opt = *opt;
+    s->now = now;
+    s->next_session = s->next_message = 1;
+    s->next_brief = (uint64_t)UINT32_MAX + 1; /* never in the ledger */
+    s->counters.kind = OBJECT_COUNTERS;
+    s->root = topic_new(s, NULL, none);
+    if (server_replay(s) != 0) {
+        session_server_close(s);
+        return NULL;
+    }
+    if (s->counters.segment == 0)
+        counters_write(s, WRITE_NEW);
+    timers_run(s);
+    return s;
+}
+
+static void session_free(struct session *session)
+{
+    while (session->subs != NULL) {
+        struct sub *sub = session->subs;
+        session->subs = sub->mate;
+        free(sub);
+    }
+    text_free(&session->will.body);
+    text_free(&session->client);
+    free(session->queue.ring);
+    free(session->flights);
+    free(session->rx);
+    free(session);
+}
+
+static void topics_free(struct topic *root)
+{
+    struct topic *t = root;
+    while (t != NULL) {
+        if (t->child != NULL) {
+            t = t->child;
+            continue;
+        }
+        struct topic *parent = t->parent;
+        if (parent != NULL)
+            parent->child = t->next;
+        while (t->shares != NULL) {
+            struct share *g = t->shares;
+            t->shares = g->next;
+            free(g);
+        }
+        free(t);
+        t = parent;
+    }
+}
+
+static void link_free(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    for (uint32_t i = 0; link->alias_in != NULL && i <= s->opt.alias_max; i++)
+        text_free(&link->alias_in[i]);
+    for (uint32_t i = 0; link->alias_out != NULL && i <= link->alias_out_n;
+         i++)
+        text_free(&link->alias_out[i]);
+    free(link->alias_in);
+    free(link->alias_out);
+    free(link->resend);
+    buf_free(&link->in);
+    buf_free(&link->out);
+    if (link->prev != NULL)
+        link->prev->next = link->next;
+    else
+        s->links = link->next;
+    if (link->next != NULL)
+        link->next->prev = link->prev;
+    free(link);
+}
+
+void session_server_close(struct session_server *s)
+{
+    /* messages first: they take their timers out of the heap, which points
+     * into links and sessions */
+    for (uint32_t i = 1; i < s->messages.n; i++) {
+        if (message_at(s, i) != NULL)
+            message_free(s, message_at(s, i));
+    }
+    while (s->links != NULL)
+        link_free(s->links);
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        if (session_at(s, i) != NULL)
+            session_free(session_at(s, i));
+    }
+    for (uint32_t i = 1; i < s->vias.n; i++)
+        free(s->vias.at[i]);
+    topics_free(s->root);
+    slots_free(&s->sessions);
+    slots_free(&s->messages);
+    slots_free(&s->vias);
+    free(s->clients.bucket);
+    free(s->topics.bucket);
+    free(s->filters.bucket);
+    free(s->via_sets.bucket);
+    free(s->heap);
+    free(s->dirty);
+    free(s->found.at);
+    free(s->level.at);
+    free(s->level_next.at);
+    free(s->matches);
+    free(s->match_ids);
+    buf_free(&s->log);
+    buf_free(&s->trace);
+    buf_free(&s->body);
+    free(s);
+}
+
+void session_server_stop(struct session_server *s, uint64_t now)
+{
+    server_clock(s, now);
+    for (struct session_link *link = s->links; link; link = link->next) {
+        if (link->state == LINK_OPEN)
+            link_disconnect(link, MQTT_SERVER_SHUTTING_DOWN,
+                            "the server is shutting down", DETACH_LOST);
+        else if (link->state == LINK_NEW)
+            link_finish(link, DETACH_LOST);
+    }
+}
+
+void session_server_settle(struct session_server *s, uint64_t now)
+{
+    struct store_object *o;
+    server_clock(s, now);
+    server_serve(s);
+    log_settle(s);
+    while (store_error(s->store) == NULL &&
+           (o = store_clean_next(s->store)) != NULL)
+        object_fold(s, o);
+}
+
+uint64_t session_server_due(const struct session_server *s)
+{
+    if (s->dirty_n > 0)
+        return 0;
+    return s->heap_n > 0 ? s->heap[0]->at : NEVER;
+}
+
+/* The Topic Name that ends at this node. */
+static struct text topic_name(const struct topic *t)
+{
+    size_t n = 0;
+    for (const struct topic *up = t; up->parent != NULL; up = up->parent)
+        n += up->n + 1;
+    struct text name = {mem_new(n + 1), n - 1};
+    for (; t->parent != NULL; t = t->parent) {
+        n -= t->n + 1;
+        if (t->n > 0)
+            memcpy(name.p + n, t->level, t->n);
+        if (n > 0)
+            name.p[n - 1] = '/';
+    }
+    return name;
+}
+
+static void checkpoint_message(struct session_server *s, struct message *m)
+{
+    struct mqtt_bytes none = {NULL, 0};
+    struct text topic = {NULL, 0};
+    if (m->object.segment == 0)
+        return;
+    if (m->retained_at != NULL)
+        topic = topic_name(m->retained_at);
+    message_write(s, m, WRITE_INDEX, STORE_LATER, bytes_of(&topic), none);
+    text_free(&topic);
+}
+
+int session_server_checkpoint(struct session_server *s)
+{
+    store_index_begin(s->store);
+    counters_write(s, WRITE_INDEX);
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        struct session *session = session_at(s, i);
+        if (session == NULL || !session->durable)
+            continue;
+        session_write(s, session, WRITE_INDEX, STORE_LATER);
+        for (struct sub *sub = session->subs; sub != NULL; sub = sub->mate)
+            sub_write(s, sub, WRITE_INDEX, STORE_LATER);
+    }
+    for (uint32_t i = 1; i < s->messages.n; i++) {
+        if (message_at(s, i) != NULL)
+            checkpoint_message(s, message_at(s, i));
+    }
+    return store_index_end(s->store);
+}
+
+struct session_link *session_link_open(struct session_server *s,
+                                       const char *peer, uint64_t now)
+{
+    struct session_link *link = mem_new(sizeof *link);
+    server_clock(s, now);
+    link->server = s;
+    link->packet_max = MQTT_REMAINING_LENGTH_MAX + 5;
+    link->problem_information = 1;
+    snprintf(link->peer, sizeof link->peer, "%s", peer);
+    link->next = s->links;
+    if (link->next != NULL)
+        link->next->prev = link;
+    s->links = link;
+    link->heard = s->now;
+    link->timer.kind = TIMER_LINK;
+    timer_set(s, &link->timer, s->now + s->opt.connect_wait);
+    return link;
+}
+
+void session_link_input(struct session_link *link, const void *bytes, size_t n,
+                        uint64_t now)
+{
+    server_clock(link->server, now);
+    if (link->state == LINK_DONE)
+        return;
+    buf_add(&link->in, bytes, n);
+    while (link_take(link))
+        continue;
+    if (link->state == LINK_DONE)
+        buf_free(&link->in);
+    buf_rest(&link->in);
+}
+
+int session_link_ready(const struct session_link *link)
+{
+    /* above the mark of deliveries, so that acknowledgements get through */
+    return link->out.n < 2 * (size_t)link->server->opt.output_high;
+}
+
+const uint8_t *session_link_output(const struct session_link *link, size_t *n)
+{
+    *n = link->out.n;
+    return link->out.p;
+}
+
+void session_link_sent(struct session_link *link, size_t n)
+{
+    buf_take(&link->out, n);
+    if (n > 0)
+        link->burst = 0;
+    buf_rest(&link->out);
+    if (link->session != NULL && link->out.n < link->server->opt.output_high &&
+        (link->session->queue.n > 0 || link->resend_at < link->resend_n))
+        session_wake(link->server, link->session);
+}
+
+int session_link_done(const struct session_link *link)
+{
+    return link->state == LINK_DONE;
+}
+
+void session_link_lost(struct session_link *link, uint64_t now)
+{
+    struct session_server *s = link->server;
+    server_clock(s, now);
+    if (link->state != LINK_DONE)
+        link_finish(link, DETACH_LOST);
+    link_free(link);
+}
+
+struct buf *session_log(struct session_server *s)
+{
+    return &s->log;
+}
+
+struct buf *session_trace(struct session_server *s)
+{
+    return &s->trace;
+}
+
+struct session_figures session_figures(const struct session_server *s)
+{
+    return s->figures;
+}
