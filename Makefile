@@ -1,7 +1,13 @@
 # Holdfast: an MQTT 5.0 broker.  Understood by GNU make and BSD make.
 #
+#   make run          build and start the broker, store in ./data
 #   make deps test    install cmocka where it is missing, run every test
+#   make interop      the walkthrough on real clients (mosquitto, paho, npm)
+#   make killtest     200 rounds of kill -9 under load
+#   make loadtest     10,000 and 1,000,000 queued messages across a restart
+#   make memcheck     the walkthrough under valgrind
 #   make lines refs   no function too long, no unknown statement id
+#   make symbols      nothing outside POSIX.1-2008 is linked
 
 CC = cc
 CFLAGS = -O2 -g
@@ -9,6 +15,7 @@ WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion
 STD = -std=c99 -D_POSIX_C_SOURCE=200809L
 CPPFLAGS = -Iinclude
 LDFLAGS =
+ARGS =
 
 # Tests run with sanitizers where the compiler has them; SAN= turns them off.
 SAN = `tests/sanflags $(CC)`
@@ -20,13 +27,23 @@ COMPILE_TEST = $(CC) $(STD) $(WARN) $(CPPFLAGS) -Itests -g -O1 \
 	-fno-omit-frame-pointer $(SAN)
 LINK_TEST = $(COMPILE_TEST) $(CMOCKA_CFLAGS) -o $@
 
-HEADERS = include/buf.h include/mqtt.h include/mqtt_codes.h include/session.h include/store.h
+HEADERS = include/buf.h include/mqtt.h include/mqtt_codes.h \
+	include/session.h include/store.h
 
 # A test links only the module it tests and what that module stands on.
-TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery build/test_session build/test_publish build/test_qos build/test_will
+TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
+	build/test_session build/test_publish build/test_qos build/test_will \
+	build/test_broker
 
-all: build/session.o build/store.o build/mqtt.o
+all: holdfast
 
+holdfast: build/broker.o build/session.o build/store.o build/mqtt.o
+	$(CC) $(CFLAGS) $(LDFLAGS) -o holdfast build/broker.o build/session.o \
+		build/store.o build/mqtt.o
+
+build/broker.o: broker.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE) -c -o $@ broker.c
 build/session.o: session.c $(HEADERS)
 	@mkdir -p build
 	$(COMPILE) -c -o $@ session.c
@@ -37,13 +54,16 @@ build/mqtt.o: mqtt.c $(HEADERS)
 	@mkdir -p build
 	$(COMPILE) -c -o $@ mqtt.c
 
+run: holdfast
+	./holdfast -d data $(ARGS)
+
 # ---- tests ---------------------------------------------------------------
 
 deps:
 	tests/deps $(CC)
 
-test: $(TESTS)
-	tests/run $(TESTS)
+test: $(TESTS) build/holdfast-test
+	HOLDFAST=build/holdfast-test tests/run $(TESTS)
 
 build/t-session.o: session.c $(HEADERS)
 	@mkdir -p build
@@ -57,6 +77,13 @@ build/t-mqtt.o: mqtt.c $(HEADERS)
 build/t-bench.o: tests/bench.c tests/bench.h $(HEADERS)
 	@mkdir -p build
 	$(COMPILE_TEST) $(CMOCKA_CFLAGS) -c -o $@ tests/bench.c
+build/t-client.o: tests/client.c tests/client.h $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) $(CMOCKA_CFLAGS) -c -o $@ tests/client.c
+
+build/holdfast-test: broker.c build/t-session.o build/t-store.o build/t-mqtt.o
+	$(COMPILE_TEST) -o $@ broker.c build/t-session.o build/t-store.o \
+		build/t-mqtt.o
 
 build/test_mqtt: tests/test_mqtt.c build/t-mqtt.o
 	$(LINK_TEST) tests/test_mqtt.c build/t-mqtt.o $(CMOCKA_LIBS)
@@ -77,13 +104,44 @@ build/test_qos: tests/test_qos.c $(SERVER)
 build/test_will: tests/test_will.c $(SERVER)
 	$(LINK_TEST) tests/test_will.c $(SERVER) $(CMOCKA_LIBS)
 
+CLIENT = build/t-client.o build/t-mqtt.o
+build/test_broker: tests/test_broker.c $(CLIENT)
+	$(LINK_TEST) tests/test_broker.c $(CLIENT) $(CMOCKA_LIBS)
+
 # ---- checks beyond make test ---------------------------------------------
+
+build/killtest: tests/killtest.c tests/client.c tests/client.h build/mqtt.o
+	$(COMPILE) -Itests -o $@ tests/killtest.c tests/client.c build/mqtt.o
+
+ROUNDS = 200
+killtest: build/killtest holdfast
+	build/killtest $(ROUNDS)
+
+build/loadtest: tests/loadtest.c tests/client.c tests/client.h build/mqtt.o
+	$(COMPILE) -Itests -o $@ tests/loadtest.c tests/client.c build/mqtt.o
+
+LOAD = 10000 1000 1000
+loadtest: build/loadtest holdfast
+	build/loadtest $(LOAD)
+
+# Some valgrinds cannot read the debug information of clang's default format.
+build/holdfast-memcheck: broker.c session.c store.c mqtt.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE) -gdwarf-4 -o $@ broker.c session.c store.c mqtt.c
+memcheck: build/loadtest build/holdfast-memcheck
+	tests/memcheck build/loadtest build/holdfast-memcheck
+
+interop: holdfast
+	tests/interop/run.sh
 
 lines:
 	tests/lines
 
 refs:
 	tests/refs
+
+symbols: holdfast
+	tests/symbols holdfast
 
 clean:
 	rm -rf build holdfast
