@@ -117,6 +117,24 @@
  * The last checksum is over everything before it.  An index that is torn,
  * foreign, or names a segment that is gone is ignored with a notice.  A sound
  * index that knows of a batch that the log does not hold is proof of rot.
+ *
+ * A FULL DISK
+ *
+ *            reserve_drop: no room for a batch, the file `reserve` is deleted
+ *   normal -----------------------------------------------------> full
+ *          <-----------------------------------------------------
+ *            reserve_retry: every 5 s; there is room for it again
+ *
+ * The batch that met the full disk still goes in, and what is left of the
+ * reserve is for what makes room: acknowledgements and deletions.  So
+ *
+ *   - a batch is no larger than the reserve: the owner looks at
+ *     store_pending() and takes nothing more in when enough waits, the
+ *     reserve holds that and one greatest packet, and cleaning leaves a
+ *     quarter of it (store_clean_next());
+ *   - while full, cleaning begins on a segment only if all that lives in it
+ *     fits into the room that is left, and again leaves a quarter;
+ *   - while full, segments are short: the next start has to copy the last.
  */
 #define _DARWIN_C_SOURCE /* macOS shows F_FULLFSYNC only with it */
 
@@ -136,7 +154,7 @@
 
 #define MIB ((uint64_t)1024 * 1024)
 #define SEGMENT_SIZE (16 * MIB)
-#define RESERVE_SIZE (16 * MIB)
+#define RESERVE_SIZE (32 * MIB) /* more than any batch; see A FULL DISK */
 #define RESERVE_WAIT 5000     /* ms between two looks for room */
 #define LATER_WAIT 100        /* ms that STORE_LATER may wait */
 #define LATER_BYTES MIB       /* bytes that STORE_LATER may hold */
@@ -181,32 +199,32 @@ enum {
  * Thin shells around POSIX.  They retry nothing and decide nothing; that is
  * done where they are called, so that a test that replaces them tests it. */
 
-static int posix_open(void *ctx, const char *path, int flags, mode_t mode)
+static int system_open(void *ctx, const char *path, int flags, mode_t mode)
 {
     (void)ctx;
     return open(path, flags | O_CLOEXEC, mode);
 }
 
-static int posix_close(void *ctx, int fd)
+static int system_close(void *ctx, int fd)
 {
     (void)ctx;
     return close(fd);
 }
 
-static ssize_t posix_pread(void *ctx, int fd, void *buf, size_t n, off_t at)
+static ssize_t system_pread(void *ctx, int fd, void *buf, size_t n, off_t at)
 {
     (void)ctx;
     return pread(fd, buf, n, at);
 }
 
-static ssize_t posix_pwrite(void *ctx, int fd, const void *buf, size_t n,
+static ssize_t system_pwrite(void *ctx, int fd, const void *buf, size_t n,
                             off_t at)
 {
     (void)ctx;
     return pwrite(fd, buf, n, at);
 }
 
-static int posix_size(void *ctx, int fd, uint64_t *size)
+static int system_size(void *ctx, int fd, uint64_t *size)
 {
     struct stat status;
     (void)ctx;
@@ -218,7 +236,7 @@ static int posix_size(void *ctx, int fd, uint64_t *size)
 
 /* macOS's fsync() leaves the bytes in the drive's own memory; F_FULLFSYNC
  * does not.  Where a file system does not know it, fsync() is all there is. */
-static int posix_sync(void *ctx, int fd)
+static int system_sync(void *ctx, int fd)
 {
     (void)ctx;
 #ifdef F_FULLFSYNC
@@ -232,38 +250,38 @@ static int posix_sync(void *ctx, int fd)
 
 /* A system that cannot sync a directory says EINVAL and keeps names safe in
  * its own way. */
-static int posix_sync_dir(void *ctx, const char *path)
+static int system_sync_dir(void *ctx, const char *path)
 {
     int saved, result;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -1;
-    result = posix_sync(ctx, fd);
+    result = system_sync(ctx, fd);
     saved = errno;
     (void)close(fd);
     errno = saved;
     return result < 0 && saved == EINVAL ? 0 : result;
 }
 
-static int posix_rename(void *ctx, const char *from, const char *to)
+static int system_rename(void *ctx, const char *from, const char *to)
 {
     (void)ctx;
     return rename(from, to);
 }
 
-static int posix_unlink(void *ctx, const char *path)
+static int system_unlink(void *ctx, const char *path)
 {
     (void)ctx;
     return unlink(path);
 }
 
-static int posix_mkdir(void *ctx, const char *path, mode_t mode)
+static int system_mkdir(void *ctx, const char *path, mode_t mode)
 {
     (void)ctx;
     return mkdir(path, mode);
 }
 
-static int posix_list(void *ctx, const char *path,
+static int system_list(void *ctx, const char *path,
                       void (*each)(void *arg, const char *name), void *arg)
 {
     struct dirent *entry;
@@ -281,7 +299,7 @@ static int posix_list(void *ctx, const char *path,
     return saved == 0 ? 0 : -1;
 }
 
-static int posix_lock(void *ctx, int fd)
+static int system_lock(void *ctx, int fd)
 {
     struct flock all;
     (void)ctx;
@@ -291,7 +309,7 @@ static int posix_lock(void *ctx, int fd)
     return fcntl(fd, F_SETLK, &all) < 0 ? -1 : 0;
 }
 
-static int posix_random(void *ctx, void *buf, size_t n)
+static int system_random(void *ctx, void *buf, size_t n)
 {
     uint8_t *p = (uint8_t *)buf;
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
@@ -312,9 +330,9 @@ static int posix_random(void *ctx, void *buf, size_t n)
 }
 
 const struct store_io store_io_posix = {
-    NULL,           posix_open,   posix_close,  posix_pread, posix_pwrite,
-    posix_size,     posix_sync,   posix_sync_dir, posix_rename, posix_unlink,
-    posix_mkdir,    posix_list,   posix_lock,   posix_random,
+    NULL, system_open, system_close, system_pread, system_pwrite, system_size,
+    system_sync, system_sync_dir, system_rename, system_unlink, system_mkdir,
+    system_list, system_lock, system_random
 };
 
 /* ==== 2  Text and checksums =============================================== */
@@ -599,6 +617,7 @@ struct store {
     int reserve;          /* 1 = the reserve stands */
     int full;             /* 1 = no room for it */
     uint64_t reserve_due; /* ms; when to try again */
+    uint64_t room;        /* while full: bytes that can still be written */
 
     struct store_object *oldest; /* live objects in the order of the log */
     struct store_object *newest;
@@ -607,6 +626,9 @@ struct store {
     uint64_t turn_appended;  /* bytes of new records this turn */
     uint64_t turn_folded;    /* bytes of folded records this turn */
     uint64_t debt;           /* bytes folded beyond earlier turns' measure */
+    int clean_late;          /* 1 = an object waits for a smaller batch */
+    int clean_fits;          /* while full: 1 = the oldest segment's objects
+                                fit into the room */
 
     struct replay replay;       /* reading back */
     struct index_writer index;  /* checkpointing */
@@ -783,6 +805,7 @@ static int reserve_drop(struct store *st)
     if (file_unlink(st, path.s) < 0)
         return 0;
     st->reserve = 0;
+    st->room = st->reserve_size;
     full_begin(st);
     store_notice(st,
                  "%s: the disk is full, the reserve is given up; make room",
@@ -790,20 +813,33 @@ static int reserve_drop(struct store *st)
     return 1;
 }
 
-/* Writes the reserve: real bytes, since a hole reserves nothing. */
-static int reserve_fill(struct store *st, int fd)
+/* n bytes were written, maybe out of what the reserve had held. */
+static void room_take(struct store *st, uint64_t n)
+{
+    st->room -= n < st->room ? n : st->room;
+}
+
+/* Writes the reserve: real bytes, since a hole reserves nothing.  *room is
+ * how many there was room for. */
+static int reserve_fill(struct store *st, int fd, uint64_t *room)
 {
     uint8_t chunk[4096];
+    *room = 0;
     memset(chunk, '.', sizeof chunk);
     chunk[sizeof chunk - 1] = '\n';
     for (uint64_t at = 0; at < st->reserve_size; at += sizeof chunk) {
         uint64_t left = st->reserve_size - at;
         size_t n = left < sizeof chunk ? (size_t)left : sizeof chunk;
         size_t done = 0;
-        if (file_write(st, fd, chunk, n, at, &done) < 0)
+        int bad = file_write(st, fd, chunk, n, at, &done);
+        *room += done;
+        if (bad < 0)
             return -1;
     }
-    return st->io->sync(st->io->ctx, fd);
+    if (st->io->sync(st->io->ctx, fd) == 0)
+        return 0;
+    *room = 0; /* the system had promised more than it has */
+    return -1;
 }
 
 /* Makes the reserve.  1 = it stands, 0 = no room for it, -1 = failed.  Its
@@ -812,7 +848,8 @@ static int reserve_make(struct store *st)
 {
     struct path path = path_make(st, "reserve");
     int fd = file_open(st, path.s, O_WRONLY | O_CREAT | O_TRUNC);
-    int result = fd < 0 ? -1 : reserve_fill(st, fd);
+    uint64_t room = 0;
+    int result = fd < 0 ? -1 : reserve_fill(st, fd, &room);
     int error = errno;
     file_close(st, fd);
     if (result == 0) {
@@ -824,6 +861,7 @@ static int reserve_make(struct store *st)
         return store_fail_system(st, path.s, "cannot be written",
                                  remedy_disk);
     }
+    st->room = room;
     return file_unlink(st, path.s);
 }
 
@@ -1090,6 +1128,14 @@ static int segment_create(struct store *st, uint32_t number, uint32_t first,
     return segment_write(st, segment->fd, path.s, line, SEGMENT_HEADER, 0);
 }
 
+/* It could not be made: what there is of it must not take room. */
+static void segment_abandon(struct store *st, const struct segment *segment)
+{
+    struct path path = path_segment(st, segment->number, ".new");
+    file_close(st, segment->fd);
+    (void)st->io->unlink(st->io->ctx, path.s);
+}
+
 /* Makes it safe under its final name: its bytes before its name, and both
  * before anything that depends on them. */
 static int segment_publish(struct store *st, struct segment *segment)
@@ -1116,6 +1162,7 @@ static int segments_release(struct store *st)
         struct path path = path_segment(st, st->segments[0].number, ".log");
         if (file_unlink(st, path.s) < 0)
             return -1;
+        st->room += st->segments[0].size;
         segment_remove(st, 0);
         removed = 1;
     }
@@ -1748,12 +1795,46 @@ static int index_load(struct store *st)
 
 /* ==== 9  The tail ========================================================= */
 
+/* Removes the files that an earlier run left in the making.  First of all, as
+ * a full disk may have no room for the tail but theirs; nothing depends on
+ * them, so the sync of the fresh tail's name is soon enough. */
+static int temps_remove(struct store *st, const struct listing *l)
+{
+    for (size_t i = 0; i < listing_count(&l->temps); i++) {
+        uint32_t number = listing_number(&l->temps, i);
+        struct path path = path_segment(st, number, ".new");
+        if (file_unlink(st, path.s) < 0)
+            return -1;
+    }
+    if (l->index_temp) {
+        struct path path = path_make(st, "index.new");
+        return file_unlink(st, path.s);
+    }
+    return 0;
+}
+
+/* Writes what was copied; at a full disk, with the help of the reserve. */
+static int tail_write(struct store *st, const struct segment *from,
+                      const struct segment *to, const struct buf *out)
+{
+    struct path path = path_segment(st, to->number, ".new");
+    size_t done = 0;
+    while (file_write(st, to->fd, out->p, out->n, to->size, &done) < 0)
+        if (!reserve_drop(st))
+            return store_fail(st,
+                              "%s: cannot be written: %s; the start copies "
+                              "the last segment and needs %" PRIu64
+                              " bytes for it, make room or look after the "
+                              "disk, then start again",
+                              path.s, strerror(errno), from->size);
+    return 0;
+}
+
 /* Copies the good batches of `from` to the same offsets of `to`, each one
  * verified and signed anew for its new place. */
 static int tail_copy(struct store *st, const struct segment *from, int fd,
                      struct segment *to)
 {
-    struct path path = path_segment(st, to->number, ".new");
     struct reader r;
     struct batch b;
     struct buf out;
@@ -1774,7 +1855,7 @@ static int tail_copy(struct store *st, const struct segment *from, int fd,
         buf_add(&out, reader_view(st, &r, at, n), n);
         batch_sign(st, to, at, out.p + out.n - n, n);
         if (out.n >= MIB || b.end == from->size) {
-            result = segment_write(st, to->fd, path.s, out.p, out.n, to->size);
+            result = tail_write(st, from, to, &out);
             to->size += out.n;
             out.n = 0;
         }
@@ -1806,7 +1887,7 @@ static int tail_rewrite(struct store *st, uint32_t top)
     if (result == 0)
         result = segment_publish(st, &fresh);
     if (result < 0) {
-        file_close(st, fresh.fd);
+        segment_abandon(st, &fresh);
         return -1;
     }
     if (old != NULL)
@@ -1815,8 +1896,8 @@ static int tail_rewrite(struct store *st, uint32_t top)
     return 0;
 }
 
-/* Removes what does not count any more: replaced segments, those below the
- * head, files that a crash left in the making. */
+/* Removes what does not count any more: replaced segments and those below the
+ * head, now that the batch that says so is certainly on disk. */
 static int leftovers_remove(struct store *st, const struct listing *l)
 {
     int removed = 0;
@@ -1830,19 +1911,6 @@ static int leftovers_remove(struct store *st, const struct listing *l)
         if (file_unlink(st, path.s) < 0)
             return -1;
     }
-    for (size_t i = 0; i < listing_count(&l->temps); i++) {
-        uint32_t number = listing_number(&l->temps, i);
-        struct path path = path_segment(st, number, ".new");
-        removed = 1;
-        if (file_unlink(st, path.s) < 0)
-            return -1;
-    }
-    if (l->index_temp) {
-        struct path path = path_make(st, "index.new");
-        removed = 1;
-        if (file_unlink(st, path.s) < 0)
-            return -1;
-    }
     return removed ? dir_sync(st) : 0;
 }
 
@@ -1852,8 +1920,10 @@ static int reserve_open(struct store *st)
     struct path path = path_make(st, "reserve");
     uint64_t size = 0;
     int fd;
-    if (st->full) /* given up while the tail was moved */
+    if (st->full) { /* given up while the tail was moved */
+        st->room = 0;  /* not known before the first look for it */
         return 0;
+    }
     fd = file_open(st, path.s, O_RDONLY);
     if (fd >= 0 && st->io->size(st->io->ctx, fd, &size) < 0)
         size = 0;
@@ -2191,11 +2261,19 @@ void store_replay_refuse(struct store *st, const struct store_record *rec,
  * batch are settled with its first record, so every body's place is known
  * when it is written. */
 
+/* Has the segment all that it should hold?  Less than else while the disk is
+ * full: the next start must find room for a copy of the last one. */
+static int segment_done(const struct store *st, const struct segment *s)
+{
+    uint64_t most = st->full ? st->segment_size / 16 : st->segment_size;
+    return s->size >= most && (!st->full || s->size > SEGMENT_HEADER);
+}
+
 /* The first record of a batch: settle where the batch will stand. */
 static void batch_begin(struct store *st)
 {
     const struct segment *s = segment_current(st);
-    int full = s->size >= st->segment_size;
+    int full = segment_done(st, s);
     st->batch_segment = full ? s->number + 1 : s->number;
     st->batch_at = full ? SEGMENT_HEADER : s->size;
     st->batch_records = 0;
@@ -2328,7 +2406,7 @@ static int segment_roll(struct store *st)
     struct segment fresh;
     if (segment_create(st, st->batch_segment, st->batch_segment, &fresh) < 0 ||
         segment_publish(st, &fresh) < 0) {
-        file_close(st, fresh.fd);
+        segment_abandon(st, &fresh);
         return -1;
     }
     (void)segment_insert(st, st->segment_count, &fresh);
@@ -2376,6 +2454,7 @@ static int batch_write(struct store *st)
         return -1;
     s->size += st->batch.n;
     st->total += st->batch.n;
+    room_take(st, st->batch.n);
     st->unsynced = 1;
     st->sync_due = st->now + SYNC_WAIT;
     st->batch.n = 0;
@@ -2410,6 +2489,24 @@ static void clean_settle(struct store *st)
     st->turn_folded = 0;
 }
 
+/* While the disk is full: would all that lives in the oldest segment fit into
+ * the room, and leave a quarter of the reserve for deletions?  If not, moving
+ * a part of it would only take room and give none back. */
+static int clean_fits(const struct store *st)
+{
+    uint64_t need = st->reserve_size / 4;
+    const struct store_object *o = st->oldest;
+    uint32_t segment = o != NULL ? o->segment : 0;
+    for (; o != NULL && o->segment == segment && need <= st->room; o = o->next)
+        need += object_size(o);
+    return need <= st->room;
+}
+
+size_t store_pending(const struct store *st)
+{
+    return st->batch.n > 0 ? st->batch.n - BATCH_HEADER : 0;
+}
+
 int store_commit(struct store *st, uint64_t now)
 {
     int safe = 0; /* 1 = this turn asks for a sync */
@@ -2430,6 +2527,8 @@ int store_commit(struct store *st, uint64_t now)
         segment_sync(st) < 0)
         return -1;
     reserve_retry(st);
+    if (st->full)
+        st->clean_fits = clean_fits(st);
     return store_failed(st) ? -1 : 0;
 }
 
@@ -2460,15 +2559,30 @@ static int clean_due(const struct store *st)
     return st->total + st->batch.n > most;
 }
 
+/* Cleaning never makes a batch so large that the reserve could not take it
+ * and keep a quarter.  An object too large for what is left of that waits for
+ * a turn in which the batch is smaller, be it one that appends nothing. */
+static int clean_put_off(struct store *st, const struct store_object *o)
+{
+    uint64_t most = st->reserve_size - st->reserve_size / 4;
+    if (st->batch.n == 0 || st->batch.n + object_size(o) <= most)
+        return 0;
+    st->clean_late = 1;
+    return 1;
+}
+
 /* First in, first out: the oldest segment's objects, until none is left and
  * the next batch's head passes it (batch_finish()). */
 struct store_object *store_clean_next(struct store *st)
 {
     const struct store_object *o = st->oldest;
     if (store_failed(st) || o == NULL || st->segment_count < 2 ||
-        o->segment != st->segments[0].number || st->turn_appended == 0 ||
-        st->debt + st->turn_folded >= clean_measure(st) || !clean_due(st))
+        o->segment != st->segments[0].number ||
+        (st->turn_appended == 0 && !st->clean_late) ||
+        st->debt + st->turn_folded >= clean_measure(st) || !clean_due(st) ||
+        (st->full && !st->clean_fits) || clean_put_off(st, o))
         return NULL;
+    st->clean_late = 0;
     return st->oldest;
 }
 
@@ -2699,8 +2813,8 @@ static int store_start(struct store *st, struct listing *l)
         return -1;
     alive_read(st);
     st->reserve = l->reserve;
-    if (tail_rewrite(st, l->top) < 0 || leftovers_remove(st, l) < 0 ||
-        reserve_open(st) < 0)
+    if (temps_remove(st, l) < 0 || tail_rewrite(st, l->top) < 0 ||
+        leftovers_remove(st, l) < 0 || reserve_open(st) < 0)
         return -1;
     if (st->replay.state == REPLAY_LOG)
         replay_log_start(st);

@@ -60,7 +60,7 @@ struct store_options {
     const char *dir;           /* made (0700) if its parent exists */
     const struct store_io *io; /* NULL: store_io_posix */
     uint64_t segment_size;     /* bytes of a full segment; 0: 16 MiB */
-    uint64_t reserve_size;     /* bytes for a full disk; 0: 16 MiB */
+    uint64_t reserve_size;     /* bytes for a full disk; 0: 32 MiB */
 };
 
 /* Opens, locks and checks the store, or begins a new one; cuts a torn tail
@@ -178,6 +178,11 @@ int store_record_end_fold(struct store *st, enum store_when when,
 /* Between store_index_begin() and store_index_end() only: the whole state of
  * o, for the index, which points at the body instead of holding it. */
 void store_record_end_index(struct store *st, const struct store_object *o);
+
+/* Bytes of records that wait for store_commit().  They become one batch, and
+ * at a full disk the reserve has to hold it: the owner ends the turn when much
+ * waits, and never lets more wait than the reserve holds. */
+size_t store_pending(const struct store *st);
 
 /* Ends the turn: writes and syncs what must be.  0 = everything STORE_NOW up
  * to here survives a power cut.  -1: store_error(); acknowledge nothing. */

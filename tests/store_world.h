@@ -120,6 +120,26 @@ static inline void dir_copy(const char *from, const char *to)
     (void)closedir(d);
 }
 
+/* Bytes of all files, and how many files there are. */
+static inline uint64_t dir_bytes(const char *dir, int *files)
+{
+    struct dirent *e;
+    uint64_t bytes = 0;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    for (*files = 0; (e = readdir(d)) != NULL;) {
+        struct name n = name_of(dir, e->d_name);
+        struct stat status;
+        if (e->d_name[0] == '.')
+            continue;
+        assert_int_equal(stat(n.s, &status), 0);
+        bytes += (uint64_t)status.st_size;
+        ++*files;
+    }
+    (void)closedir(d);
+    return bytes;
+}
+
 /* The segment with the highest (last) or lowest number. */
 static inline struct name segment_name(const char *dir, int last)
 {
@@ -307,6 +327,7 @@ struct world {
     struct store *st;            /* NULL = not open */
     struct fault fault;          /* its system */
     uint64_t segment_size;       /* options */
+    uint64_t reserve_size;       /* 8 KiB unless the test says else */
     uint64_t now;                /* the clock */
     char err[STORE_ERROR_MAX];   /* why it would not open */
     struct thing things[THINGS]; /* its objects */
@@ -317,6 +338,7 @@ static inline struct world *world_new(uint64_t segment_size)
     struct world *w = (struct world *)mem_new(sizeof *w);
     fault_init(&w->fault);
     w->segment_size = segment_size;
+    w->reserve_size = 8 * KIB;
     w->now = T0;
     return w;
 }
@@ -373,6 +395,17 @@ static inline void thing_drop(struct world *w, uint64_t id,
     store_object_drop(w->st, &t->o);
     t->there = 0;
     t->v = t->mark = 0;
+}
+
+/* The same with a body of n bytes 'x': for tests that never print it. */
+static inline void thing_put_bulk(struct world *w, uint64_t id, size_t n)
+{
+    uint8_t *bulk = (uint8_t *)mem_new(n + 1);
+    memset(bulk, 'x', n);
+    thing_record(w, id);
+    store_record_end_object(w->st, STORE_NOW, &w->things[id].o, bulk, n);
+    w->things[id].there = 1;
+    free(bulk);
 }
 
 static inline int world_clean(struct world *w)
@@ -448,7 +481,7 @@ static inline void world_apply(struct world *w, struct store_record *rec)
 static inline int world_open(struct world *w, const char *dir)
 {
     struct store_options options = {dir, &w->fault.io, w->segment_size,
-                                    8 * KIB};
+                                    w->reserve_size};
     struct store_record rec;
     int more;
     memset(w->things, 0, sizeof w->things);

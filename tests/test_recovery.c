@@ -484,6 +484,153 @@ static void test_copy_after_each_turn(void **state)
     dir_remove(copy.s);
 }
 
+/* ---- a full disk --------------------------------------------------------- */
+
+/* Fills the disk until the reserve is given up; the last segment is almost as
+ * long as segments get, and longer than the reserve.  Nothing of it is dead.
+ * Returns how many things there are. */
+static uint64_t full_make(struct world *w, const char *dir)
+{
+    uint64_t id = 0;
+    w->reserve_size = w->segment_size / 4 * 3;
+    assert_int_equal(world_open(w, dir), 0);
+    w->fault.room = (int64_t)w->segment_size - 4000;
+    while (!store_full(w->st)) {
+        thing_put(w, id++, 3, STORE_NOW);
+        assert_int_equal(world_commit(w), 0);
+        assert_true(id < THINGS - 10);
+    }
+    return id;
+}
+
+/* The segment that met the full disk is longer than the reserve was.  Yet the
+ * broker, stopped in the usual way, comes back, again and again, and takes no
+ * more room by it. */
+static void test_stop_and_start_on_a_full_disk(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_new(64 * KIB);
+    uint64_t id = full_make(w, dir.s);
+    int64_t room = 0;
+    char *expected;
+    (void)state;
+    thing_drop(w, --id, STORE_NOW);
+    assert_int_equal(world_commit(w), 0);
+    expected = world_print(w);
+    world_close(w, 1);
+    for (int i = 0; i < 5; i++) {
+        if (world_open(w, dir.s) < 0)
+            fail_msg("start %d: %s", i, w->err);
+        assert_true(store_full(w->st));
+        assert_int_equal(world_notices(w, "the disk is full"), 1);
+        world_is(w, expected);
+        world_close(w, 1);
+        assert_true(room - w->fault.room < 400); /* a seal or two */
+        room = w->fault.room;
+    }
+    assert_int_equal(world_open(w, dir.s), 0);
+    w->fault.room = 70 * (int64_t)KIB;
+    w->now = store_due(w->st);
+    assert_int_equal(world_commit(w), 0);
+    assert_false(store_full(w->st));
+    world_is(w, expected);
+    free(expected);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* What failed starts left behind has all the room that there is. */
+static void test_start_takes_the_room_of_leftovers(void **state)
+{
+    static const char *const names[] = {"00000008.new", "00000009.new",
+                                        "index.new"};
+    struct name dir = dir_new();
+    struct world *w = world_new(64 * KIB);
+    struct buf b;
+    char *expected;
+    (void)state;
+    memset(&b, 0, sizeof b);
+    (void)full_make(w, dir.s);
+    expected = world_print(w);
+    world_close(w, 0);
+    for (size_t i = 0; i < 3; i++) {
+        struct name n = name_of(dir.s, names[i]);
+        b.n = 0;
+        memset(buf_room(&b, 24 * KIB), 'x', 24 * KIB);
+        file_put(n.s, b.p, 24 * KIB);
+    }
+    w->fault.room = 0;
+    if (world_open(w, dir.s) < 0)
+        fail_msg("%s", w->err);
+    world_is(w, expected);
+    for (size_t i = 0; i < 3; i++)
+        assert_false(file_there(dir.s, names[i]));
+    buf_free(&b);
+    free(expected);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* No room for the tail even so: said in one line, and nothing is changed. */
+static void test_start_without_room_changes_nothing(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_new(64 * KIB);
+    char *expected;
+    uint64_t bytes;
+    int files, now;
+    (void)state;
+    (void)full_make(w, dir.s);
+    expected = world_print(w);
+    world_close(w, 0);
+    bytes = dir_bytes(dir.s, &files);
+    for (int64_t room = 0; room < 60 * (int64_t)KIB; room += 9999) {
+        w->fault.room = room;
+        assert_int_equal(world_open(w, dir.s), -1);
+        assert_non_null(strstr(w->err, "No space left on device"));
+        assert_non_null(strstr(w->err, "make room"));
+        assert_true(dir_bytes(dir.s, &now) == bytes);
+        assert_int_equal(now, files);
+        assert_true(w->fault.room == room);
+    }
+    assert_non_null(strstr(w->err, "the start copies the last segment and "
+                                   "needs 6"));
+    w->fault.room = 70 * (int64_t)KIB;
+    assert_int_equal(world_open(w, dir.s), 0);
+    world_is(w, expected);
+    free(expected);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* The reserve stands, and the disk gets full at any byte of the copy: what is
+ * copied is kept, the reserve goes, and the copy goes on from there. */
+static void test_start_gives_up_the_reserve_at_every_byte(void **state)
+{
+    struct name base = dir_new(), copy = dir_new();
+    uint64_t ends[4];
+    (void)state;
+    small_make(base.s, 1, ends);
+    for (int64_t room = 0; room < (int64_t)ends[3]; room++) {
+        struct world *w = world_new(64 * KIB);
+        dir_copy(base.s, copy.s);
+        w->fault.room = room;
+        assert_int_equal(world_open(w, copy.s), 0);
+        assert_true(store_full(w->st));
+        assert_false(file_there(copy.s, "reserve"));
+        assert_int_equal(world_notices(w, "the reserve is given up"), 1);
+        world_is(w, small_state[3]);
+        w->now = store_due(w->st);
+        assert_int_equal(world_commit(w), 0);
+        assert_false(store_full(w->st));
+        world_close(w, 1);
+        opens_as(copy.s, small_state[3], 0);
+        world_free(w);
+    }
+    dir_remove(base.s);
+    dir_remove(copy.s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -502,6 +649,10 @@ int main(void)
         cmocka_unit_test(test_each_change_fails_once),
         cmocka_unit_test(test_each_open_and_read_fails),
         cmocka_unit_test(test_copy_after_each_turn),
+        cmocka_unit_test(test_stop_and_start_on_a_full_disk),
+        cmocka_unit_test(test_start_takes_the_room_of_leftovers),
+        cmocka_unit_test(test_start_without_room_changes_nothing),
+        cmocka_unit_test(test_start_gives_up_the_reserve_at_every_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

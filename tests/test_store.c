@@ -562,15 +562,17 @@ static void test_full_disk_without_reserve_is_final(void **state)
     int good = 0;
     (void)state;
     w->fault.room = 100;
-    while (thing_put(w, 1, 3, STORE_NOW), world_commit(w) == 0)
+    while (thing_put(w, (uint64_t)good, 3, STORE_NOW), world_commit(w) == 0)
         assert_true(++good < 100);
     assert_true(store_full(w->st));
     assert_true(good > 5); /* the reserve's 8 KiB were of use */
+    assert_true(store_due(w->st) == UINT64_MAX);
     assert_non_null(strstr(store_error(w->st), "No space left on device"));
     world_close(w, 1);
     w->fault.room = -1;
     assert_int_equal(world_open(w, dir.s), 0);
-    world_is(w, "1:3:0 ");
+    assert_true(w->things[good - 1].there);
+    assert_false(w->things[good].there);
     world_free(w);
     dir_remove(dir.s);
 }
@@ -594,7 +596,143 @@ static void test_start_on_a_full_disk(void **state)
     w->fault.room = 200; /* moving the tail needs the reserve's room */
     assert_int_equal(world_open(w, dir.s), 0);
     assert_true(store_full(w->st));
+    assert_int_equal(world_notices(w, "the reserve is given up"), 1);
     world_is(w, "1:1:0 ");
+    w->now = store_due(w->st);
+    assert_int_equal(world_commit(w), 0); /* the old tail has gone since */
+    assert_false(store_full(w->st));
+    assert_int_equal(world_notices(w, "there is room again"), 1);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+static void test_pending_counts_what_waits(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_at(dir.s, 64 * KIB);
+    (void)state;
+    assert_int_equal(store_pending(w->st), 0);
+    thing_mark(w, 1, 1, STORE_LATER);
+    assert_int_equal(store_pending(w->st), strlen("mark id=1 mark=1\n"));
+    assert_int_equal(world_commit(w), 0); /* it may wait longer */
+    assert_int_equal(store_pending(w->st), strlen("mark id=1 mark=1\n"));
+    thing_put_bulk(w, 2, 5000);
+    assert_in_range(store_pending(w->st), 5000, 5200);
+    assert_int_equal(world_commit(w), 0);
+    assert_int_equal(store_pending(w->st), 0);
+    assert_int_equal(world_index(w), 0);
+    assert_int_equal(store_pending(w->st), 0);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* The reserve that is made by default holds 4 MiB of records and a packet of
+ * the greatest size besides. */
+static void test_default_reserve_holds_the_greatest_batch(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_new(0);
+    (void)state;
+    w->reserve_size = 0;
+    assert_int_equal(world_open(w, dir.s), 0);
+    w->fault.room = 0;
+    thing_put_bulk(w, 1, 4 * 1024 * KIB);
+    thing_put_bulk(w, 2, 16 * 1024 * KIB);
+    assert_int_equal(world_commit(w), 0);
+    assert_true(store_full(w->st));
+    thing_drop(w, 1, STORE_NOW);
+    assert_int_equal(world_commit(w), 0);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* A ledger in which cleaning is due: things 0 to 99 alive in the segments
+ * from the oldest on, and as much again and more dead behind them. */
+static struct world *world_due(const char *dir, uint64_t reserve_size)
+{
+    struct world *w = world_new(64 * KIB);
+    w->reserve_size = reserve_size;
+    assert_int_equal(world_open(w, dir), 0);
+    for (uint64_t id = 0; id < 100; id++)
+        thing_put_bulk(w, id, 500);
+    assert_int_equal(world_commit(w), 0);
+    for (int i = 0; i < 100; i++) {
+        thing_put_bulk(w, 399, 2000);
+        assert_int_equal(world_commit(w), 0);
+    }
+    assert_true(store_figures(w->st).segments > 2);
+    return w;
+}
+
+/* What lives in the oldest segment is more than the reserve: no part of it is
+ * moved before deletions have made it small enough, and then all of it. */
+static void test_cleaning_leaves_the_reserve_to_deletions(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_due(dir.s, 32 * KIB);
+    uint64_t id = 0;
+    (void)state;
+    w->fault.room = 0;
+    thing_drop(w, id++, STORE_NOW);
+    assert_int_equal(world_commit(w), 0);
+    assert_true(store_full(w->st));
+    for (; id < 40; id++) {
+        thing_drop(w, id, STORE_NOW);
+        assert_int_equal(world_clean(w), 0);
+        assert_int_equal(world_commit(w), 0);
+    }
+    while (store_full(w->st)) {
+        assert_true(id < 90);
+        thing_drop(w, id++, STORE_NOW);
+        (void)world_clean(w);
+        w->now += 5000; /* each turn looks for room */
+        if (world_commit(w) < 0)
+            fail_msg("%s", store_error(w->st));
+    }
+    assert_true(w->fault.room > 0);
+    for (; id < 100; id++)
+        assert_non_null(store_body(w->st, &w->things[id].o));
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* What cleaning adds to a large turn, the reserve can still take. */
+static void test_cleaning_keeps_a_batch_below_the_reserve(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_due(dir.s, 64 * KIB);
+    (void)state;
+    thing_put_bulk(w, 398, 40 * KIB);
+    assert_true(world_clean(w) > 0);
+    assert_true(store_pending(w->st) <= 48 * KIB + 200);
+    w->fault.room = 0;
+    assert_int_equal(world_commit(w), 0);
+    assert_true(store_full(w->st));
+    thing_drop(w, 0, STORE_NOW);
+    assert_int_equal(world_commit(w), 0);
+    world_free(w);
+    dir_remove(dir.s);
+}
+
+/* An object that fits into no large turn's batch moves in a quiet turn. */
+static void test_cleaning_of_a_great_object_waits(void **state)
+{
+    struct name dir = dir_new();
+    struct world *w = world_new(64 * KIB);
+    (void)state;
+    w->reserve_size = 64 * KIB;
+    assert_int_equal(world_open(w, dir.s), 0);
+    thing_put_bulk(w, 1, 30 * KIB);
+    for (int i = 0; i < 8; i++) {
+        thing_put_bulk(w, 2, 40 * KIB);
+        assert_int_equal(world_clean(w), 0);
+        assert_int_equal(world_commit(w), 0);
+    }
+    assert_int_equal(world_clean(w), 1); /* nothing appended, the one due */
+    assert_int_equal(world_clean(w), 0);
+    thing_put_bulk(w, 3, 10);
+    assert_int_equal(world_commit(w), 0);
+    assert_int_equal(store_figures(w->st).segments, 1);
     world_free(w);
     dir_remove(dir.s);
 }
@@ -669,10 +807,12 @@ static void test_cleaning_bounds_the_disk(void **state)
 static void test_cleaning_is_paced(void **state)
 {
     struct name dir = dir_new();
-    struct world *w = world_at(dir.s, 2 * 1024 * KIB);
+    struct world *w = world_new(2 * 1024 * KIB);
     uint8_t *bulk = (uint8_t *)mem_new(KIB * 8);
     uint64_t live = 0;
     (void)state;
+    w->reserve_size = 128 * KIB; /* does not hold back what is measured */
+    assert_int_equal(world_open(w, dir.s), 0);
     for (uint64_t id = 0; id < 200; id++) { /* 1.6 MiB that stay */
         w->things[id].there = 1;
         store_record_begin(w->st, "thing");
@@ -935,6 +1075,11 @@ int main(void)
         cmocka_unit_test(test_full_disk_uses_the_reserve_and_recovers),
         cmocka_unit_test(test_full_disk_without_reserve_is_final),
         cmocka_unit_test(test_start_on_a_full_disk),
+        cmocka_unit_test(test_pending_counts_what_waits),
+        cmocka_unit_test(test_default_reserve_holds_the_greatest_batch),
+        cmocka_unit_test(test_cleaning_leaves_the_reserve_to_deletions),
+        cmocka_unit_test(test_cleaning_keeps_a_batch_below_the_reserve),
+        cmocka_unit_test(test_cleaning_of_a_great_object_waits),
         cmocka_unit_test(test_damaged_body_is_named),
         cmocka_unit_test(test_cleaning_bounds_the_disk),
         cmocka_unit_test(test_cleaning_is_paced),
