@@ -83,13 +83,18 @@
     ((type *)(void *)((char *)(at)-offsetof(type, member)))
 
 #define NEVER UINT64_MAX
-#define LOG_HIGH (256 * 1024) /* bytes of log after which drops are counted */
+#define ALIAS_TOPIC_MAX 256 /* bytes of a topic that we keep an alias for */
+#define CONNECT_MAX (512 * 1024) /* bytes of a CONNECT, from a stranger */
+#define LOG_HIGH (256 * 1024) /* bytes of log after which lines are counted */
+#define WORK_LINK 20000   /* what one link may make us do in a turn */
+#define WORK_PACKET 500000 /* what one SUBSCRIBE may make us do */
+#define PENDING_MAX (4 * 1024 * 1024) /* bytes of records for one commit */
 #define EXPIRY_NEVER UINT32_MAX /* 3.1.2.11.2: the session does not expire */
 
 /* Bytes owned by the structure that holds them. */
 struct text {
-    uint8_t *p;
-    size_t n;
+    uint8_t *p; /* NULL = none */
+    size_t n;   /* bytes */
 };
 
 /* An entry of a hash table, embedded in what it finds. */
@@ -100,8 +105,8 @@ struct node {
 
 struct table {
     struct node **bucket;
-    size_t size; /* buckets: 0 or a power of two */
-    size_t count;
+    size_t size;  /* buckets: 0 or a power of two */
+    size_t count; /* entries */
 };
 
 /* Numbers to numbers, for the replay only. */
@@ -112,8 +117,8 @@ struct pair {
 
 struct map {
     struct pair *at;
-    size_t size; /* places: 0 or a power of two */
-    size_t count;
+    size_t size;  /* places: 0 or a power of two */
+    size_t count; /* places taken */
 };
 
 /* Pointers by small numbers from 1 on, given back and used again. */
@@ -137,6 +142,12 @@ struct timer {
     uint64_t at;   /* ms since 1970 */
     uint32_t slot; /* place in the heap from 1 on; 0 = not set */
     uint8_t kind;  /* an enum timer_kind: what it is embedded in */
+};
+
+/* Timers, the earliest first. */
+struct heap {
+    struct timer **at;
+    uint32_t n, cap;
 };
 
 enum object_kind {
@@ -175,10 +186,11 @@ struct via {
 
 /* The members of one Shared Subscription (4.8.2). */
 struct share {
-    struct share *next;  /* others on the same topic node */
+    struct node node;    /* by topic node and name */
+    struct share *next, *prev; /* others on the same topic node */
     struct topic *topic; /* where the filter ends */
-    struct sub *subs;    /* members */
-    struct sub *turn;    /* who is asked first for the next message */
+    struct sub *subs[2]; /* members: those away, those connected */
+    struct sub *turn[2]; /* who of them is asked first; NULL = the first */
     size_t n;            /* bytes of name */
     uint8_t name[];      /* ShareName */
 };
@@ -193,6 +205,7 @@ struct sub {
     struct sub *next, *prev;  /* on the same topic or in the same share */
     struct sub *mate, *mate_prev; /* of the same session */
     uint32_t id;              /* Subscription Identifier, 0 = none */
+    uint8_t connected;        /* shared: which list of the share it is in */
     uint8_t qos;              /* granted */
     uint8_t no_local, retain_as_published, retain_handling;
     size_t n; /* bytes of filter */
@@ -229,7 +242,8 @@ struct message {
     uint32_t spare; /* first free receiver, counted from 1; 0 = none */
     uint32_t slot;  /* in server.messages */
     uint8_t qos;    /* as published */
-    struct receiver one;
+    uint8_t dead;   /* nobody waits for it; gone ones still point here */
+    struct receiver one; /* the first receiver: most have no other */
 };
 
 /* Where a delivery is: the message's slot and the index of its receiver. */
@@ -301,6 +315,8 @@ struct session_link {
     struct session_link *next, *prev; /* all links of the server */
     struct session *session;          /* NULL before CONNECT and when done */
     enum link_state state;
+    uint8_t held; /* has input that this turn had no time for */
+    struct session_link *next_held;
     char peer[64];
     struct buf in;  /* bytes of a packet that is not complete */
     struct buf out; /* replies not yet sent */
@@ -344,14 +360,20 @@ struct session_server {
     struct table clients;  /* sessions by client id */
     struct table topics;   /* nodes of the tree */
     struct table filters;  /* subscriptions by session and filter */
+    struct table shares;   /* by topic node and ShareName */
     struct table via_sets; /* by content */
     struct slots sessions, messages, vias;
     struct topic *root;
     struct session_link *links;
+    struct session_link *held, *held_last; /* in the order of arrival */
+    uint64_t work;        /* counts packets, tree nodes, matches, ... */
+    uint64_t packet_work; /* its value when the packet at hand began */
+    size_t out_bytes;     /* unsent output of all links */
+    size_t ram_bytes;     /* bodies of messages that are not in the ledger */
     uint32_t *dirty; /* slots of sessions that may have something to send */
     uint32_t dirty_n, dirty_cap;
-    struct timer **heap;   /* the earliest first */
-    uint32_t heap_n, heap_cap;
+    struct heap timers;    /* of sessions and messages */
+    struct heap watches;   /* of links; they fire when all input is in */
     struct buf log, trace;
     struct buf body;           /* the message being published, encoded */
     struct list found, level, level_next; /* of the tree searches */
@@ -362,18 +384,19 @@ struct session_server {
     uint8_t replaying; /* the ledger is being read back */
     uint64_t mark;     /* counts routings */
     uint64_t assigned; /* counts assigned client ids */
-    uint64_t unsaid;   /* discarded deliveries that the log has no line of */
+    size_t log_line;   /* where the line that is being written begins */
+    uint64_t unsaid;   /* lines that this turn's log had no room for */
     struct session_figures figures;
 };
 
 /* A message on its way in: from a client or a will. */
 struct inbound {
-    struct mqtt_bytes topic;
+    struct mqtt_bytes topic;      /* resolved, if it came as an alias */
     struct mqtt_bytes properties; /* those that are passed on */
     struct mqtt_bytes payload;
-    uint8_t qos, retain;
-    uint64_t expires; /* ms, 0 = never */
-    struct session *from;
+    uint8_t qos, retain;  /* as published */
+    uint64_t expires;     /* ms since 1970, 0 = never */
+    struct session *from; /* the publisher's */
 };
 
 static struct mqtt_bytes bytes_of(const struct text *t)
@@ -406,6 +429,13 @@ static void text_free(struct text *t)
     free(t->p);
     t->p = NULL;
     t->n = 0;
+}
+
+/* Gives back the memory of a buffer that is empty now but was large. */
+static void buf_rest(struct buf *b)
+{
+    if (b->n == 0 && b->base + b->cap > 4096)
+        buf_free(b);
 }
 
 /* ======================================================================== */
@@ -641,57 +671,68 @@ static struct message *message_at(const struct session_server *s, uint32_t slot)
 /* 3  timers: a binary heap, the earliest at its top                        */
 /* ======================================================================== */
 
-static void heap_place(struct session_server *s, uint32_t i, struct timer *t)
+static void heap_place(struct heap *h, uint32_t i, struct timer *t)
 {
-    s->heap[i] = t;
+    h->at[i] = t;
     t->slot = i + 1;
 }
 
-static void heap_up(struct session_server *s, uint32_t i, struct timer *t)
+static void heap_up(struct heap *h, uint32_t i, struct timer *t)
 {
-    while (i > 0 && s->heap[(i - 1) / 2]->at > t->at) {
-        heap_place(s, i, s->heap[(i - 1) / 2]);
+    while (i > 0 && h->at[(i - 1) / 2]->at > t->at) {
+        heap_place(h, i, h->at[(i - 1) / 2]);
         i = (i - 1) / 2;
     }
-    heap_place(s, i, t);
+    heap_place(h, i, t);
 }
 
-static void heap_down(struct session_server *s, uint32_t i, struct timer *t)
+static void heap_down(struct heap *h, uint32_t i, struct timer *t)
 {
     for (;;) {
         uint32_t child = 2 * i + 1;
-        if (child + 1 < s->heap_n &&
-            s->heap[child + 1]->at < s->heap[child]->at)
+        if (child + 1 < h->n && h->at[child + 1]->at < h->at[child]->at)
             child++;
-        if (child >= s->heap_n || s->heap[child]->at >= t->at)
+        if (child >= h->n || h->at[child]->at >= t->at)
             break;
-        heap_place(s, i, s->heap[child]);
+        heap_place(h, i, h->at[child]);
         i = child;
     }
-    heap_place(s, i, t);
+    heap_place(h, i, t);
+}
+
+static struct heap *timer_heap(struct session_server *s, const struct timer *t)
+{
+    return t->kind == TIMER_LINK ? &s->watches : &s->timers;
 }
 
 static void timer_stop(struct session_server *s, struct timer *t)
 {
+    struct heap *h = timer_heap(s, t);
     if (t->slot == 0)
         return;
     uint32_t i = t->slot - 1;
-    struct timer *last = s->heap[--s->heap_n];
+    struct timer *last = h->at[--h->n];
     t->slot = 0;
     if (last == t)
         return;
-    if (i > 0 && s->heap[(i - 1) / 2]->at > last->at)
-        heap_up(s, i, last);
+    if (i > 0 && h->at[(i - 1) / 2]->at > last->at)
+        heap_up(h, i, last);
     else
-        heap_down(s, i, last);
+        heap_down(h, i, last);
 }
 
 static void timer_set(struct session_server *s, struct timer *t, uint64_t at)
 {
+    struct heap *h = timer_heap(s, t);
     timer_stop(s, t);
-    s->heap = array_room(s->heap, s->heap_n, &s->heap_cap, sizeof *s->heap);
+    h->at = array_room(h->at, h->n, &h->cap, sizeof *h->at);
     t->at = at;
-    heap_up(s, s->heap_n++, t);
+    heap_up(h, h->n++, t);
+}
+
+static uint64_t heap_due(const struct heap *h)
+{
+    return h->n > 0 ? h->at[0]->at : NEVER;
 }
 
 /* ======================================================================== */
@@ -716,13 +757,16 @@ static void name_add(struct buf *b, struct mqtt_bytes name)
     buf_text(b, name.n > 100 ? "...\"" : "\"");
 }
 
-/* Begins a line about a client; the caller adds the rest and the newline. */
+/* Begins a line about a client; log_end() ends it. */
 static void log_begin(struct session_server *s, const struct session *session,
                       const struct session_link *link)
 {
+    s->log_line = s->log.n;
     buf_text(&s->log, "client ");
-    name_add(&s->log, session != NULL ? bytes_of(&session->client)
-                                      : bytes_literal(""));
+    if (session != NULL)
+        name_add(&s->log, bytes_of(&session->client));
+    else
+        buf_text(&s->log, "-");
     if (link != NULL) {
         buf_text(&s->log, " ");
         buf_text(&s->log, link->peer);
@@ -730,7 +774,9 @@ static void log_begin(struct session_server *s, const struct session *session,
     buf_text(&s->log, ": ");
 }
 
-static void log_add(struct session_server *s, const char *format, ...)
+/* Past LOG_HIGH bytes in one turn a line is only counted, so that no client
+ * can fill the memory with log. */
+static void log_end(struct session_server *s, const char *format, ...)
 {
     char line[400];
     va_list args;
@@ -738,6 +784,25 @@ static void log_add(struct session_server *s, const char *format, ...)
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
     buf_text(&s->log, line);
+    buf_text(&s->log, "\n");
+    if (s->log_line >= LOG_HIGH) {
+        s->log.n = s->log_line;
+        s->unsaid++;
+    }
+}
+
+/* At the end of a turn: says how much was not said. */
+static void log_settle(struct session_server *s)
+{
+    char line[80];
+    if (s->unsaid > 0) {
+        snprintf(line, sizeof line, "%llu more lines like these in one turn\n",
+                 (unsigned long long)s->unsaid);
+        buf_text(&s->log, line);
+    }
+    s->unsaid = 0;
+    buf_rest(&s->log);
+    buf_rest(&s->trace);
 }
 
 static void trace_packet(struct session_link *link, const char *direction,
@@ -761,29 +826,15 @@ static void trace_packet(struct session_link *link, const char *direction,
     buf_text(&s->trace, "\n");
 }
 
-/* Says that a delivery was discarded: nothing is dropped silently.  Past
- * LOG_HIGH bytes in one turn the rest is said in one line, by number
- * (log_settle()), so that no client can fill the memory with log. */
+/* Says that a delivery was discarded: nothing is dropped silently. */
 static void log_drop(struct session_server *s, const struct session *session,
                      struct mqtt_bytes topic, const char *why)
 {
     s->figures.dropped++;
-    if (s->log.n >= LOG_HIGH) {
-        s->unsaid++;
-        return;
-    }
     log_begin(s, session, session->link);
     buf_text(&s->log, "message on ");
     name_add(&s->log, topic);
-    log_add(s, " discarded: %s\n", why);
-}
-
-static void log_settle(struct session_server *s)
-{
-    if (s->unsaid > 0)
-        log_add(s, "%llu more messages discarded in this turn\n",
-                (unsigned long long)s->unsaid);
-    s->unsaid = 0;
+    log_end(s, " discarded: %s", why);
 }
 
 /* ======================================================================== */
@@ -966,6 +1017,7 @@ static void topic_match_filters(struct session_server *s,
     s->found.n = s->level.n = s->level_next.n = 0;
     list_add(&s->level, s->root);
     while (level_next(&topic, &more, &level)) {
+        s->work += s->level.n;
         for (size_t i = 0; i < s->level.n; i++) {
             struct topic *t = s->level.at[i];
             if (wild) {
@@ -1038,12 +1090,14 @@ static void topic_match_retained(struct session_server *s,
                 topic_step(s, s->level.at[i], level);
         }
         level_swap(s);
+        s->work += s->level.n + 1;
     }
     for (size_t i = 0; i < s->level.n; i++) {
         struct topic *t = s->level.at[i];
         if (t->retained != NULL)
             list_add(&s->found, t->retained);
     }
+    s->work += s->found.n;
 }
 
 /* ======================================================================== */
@@ -1072,35 +1126,89 @@ static struct sub *sub_find(const struct session_server *s,
     return NULL;
 }
 
-static struct share *share_find(struct topic *t, struct mqtt_bytes name)
+static struct share *share_find(const struct session_server *s,
+                                const struct topic *t, struct mqtt_bytes name)
 {
-    struct share *g = t->shares;
-    while (g != NULL && (g->n != name.n || memcmp(g->name, name.p, g->n) != 0))
-        g = g->next;
-    return g;
-}
-
-static struct share *share_make(struct topic *t, struct mqtt_bytes name)
-{
-    struct share *g = share_find(t, name);
-    if (g == NULL) {
-        g = mem_new(sizeof *g + name.n);
-        g->topic = t;
-        g->n = name.n;
-        memcpy(g->name, name.p, name.n);
-        g->next = t->shares;
-        t->shares = g;
+    uint64_t hash = topic_hash(s, t, name);
+    struct node *n = table_first(&s->shares, hash);
+    for (; n != NULL; n = node_with(n->next, hash)) {
+        struct share *g = OWNER(struct share, node, n);
+        struct mqtt_bytes have = {g->name, g->n};
+        if (g->topic == t && bytes_same(have, name))
+            return g;
     }
+    return NULL;
+}
+
+static struct share *share_make(struct session_server *s, struct topic *t,
+                                struct mqtt_bytes name)
+{
+    struct share *g = share_find(s, t, name);
+    if (g != NULL)
+        return g;
+    g = mem_new(sizeof *g + name.n);
+    g->topic = t;
+    g->n = name.n;
+    memcpy(g->name, name.p, name.n);
+    g->next = t->shares;
+    if (g->next != NULL)
+        g->next->prev = g;
+    t->shares = g;
+    table_add(&s->shares, &g->node, topic_hash(s, t, name));
     return g;
 }
 
-static void share_free(struct share *g)
+static void share_free(struct session_server *s, struct share *g)
 {
-    struct share **at = &g->topic->shares;
-    while (*at != g)
-        at = &(*at)->next;
-    *at = g->next;
+    if (g->prev != NULL)
+        g->prev->next = g->next;
+    else
+        g->topic->shares = g->next;
+    if (g->next != NULL)
+        g->next->prev = g->prev;
+    table_del(&s->shares, &g->node);
     free(g);
+}
+
+/* The list that a subscription belongs to. */
+static struct sub **sub_list(const struct sub *sub)
+{
+    return sub->share != NULL ? &sub->share->subs[sub->connected]
+                              : &sub->topic->subs;
+}
+
+static void sub_link(struct sub *sub)
+{
+    struct sub **first = sub_list(sub);
+    sub->prev = NULL;
+    sub->next = *first;
+    if (sub->next != NULL)
+        sub->next->prev = sub;
+    *first = sub;
+}
+
+static void sub_unlink(struct sub *sub)
+{
+    if (sub->prev != NULL)
+        sub->prev->next = sub->next;
+    else
+        *sub_list(sub) = sub->next;
+    if (sub->next != NULL)
+        sub->next->prev = sub->prev;
+    if (sub->share != NULL && sub->share->turn[sub->connected] == sub)
+        sub->share->turn[sub->connected] = sub->next;
+}
+
+/* The session has come or gone: so have its memberships. */
+static void session_share(struct session *session, uint8_t connected)
+{
+    for (struct sub *sub = session->subs; sub != NULL; sub = sub->mate) {
+        if (sub->share != NULL && sub->connected != connected) {
+            sub_unlink(sub);
+            sub->connected = connected;
+            sub_link(sub);
+        }
+    }
 }
 
 /* Makes a subscription to a filter that is legal and new to the session. */
@@ -1119,12 +1227,9 @@ static struct sub *sub_new(struct session_server *s, struct session *session,
     memcpy(sub->filter, whole.p, whole.n);
     sub->topic = topic_find(s, filter, 1);
     if (name.n > 0)
-        sub->share = share_make(sub->topic, name);
-    struct sub **first = sub->share ? &sub->share->subs : &sub->topic->subs;
-    sub->next = *first;
-    if (sub->next != NULL)
-        sub->next->prev = sub;
-    *first = sub;
+        sub->share = share_make(s, sub->topic, name);
+    sub->connected = session->link != NULL;
+    sub_link(sub);
     sub->mate = session->subs;
     if (sub->mate != NULL)
         sub->mate->mate_prev = sub;
@@ -1137,23 +1242,16 @@ static struct sub *sub_new(struct session_server *s, struct session *session,
 /* Forgets a subscription; the ledger's note is the caller's. */
 static void sub_del(struct session_server *s, struct sub *sub)
 {
-    struct sub **first = sub->share ? &sub->share->subs : &sub->topic->subs;
-    if (sub->prev != NULL)
-        sub->prev->next = sub->next;
-    else
-        *first = sub->next;
-    if (sub->next != NULL)
-        sub->next->prev = sub->prev;
+    sub_unlink(sub);
     if (sub->mate_prev != NULL)
         sub->mate_prev->mate = sub->mate;
     else
         sub->session->subs = sub->mate;
     if (sub->mate != NULL)
         sub->mate->mate_prev = sub->mate_prev;
-    if (sub->share != NULL && sub->share->turn == sub)
-        sub->share->turn = sub->next;
-    if (sub->share != NULL && sub->share->subs == NULL)
-        share_free(sub->share);
+    if (sub->share != NULL && sub->share->subs[0] == NULL &&
+        sub->share->subs[1] == NULL)
+        share_free(s, sub->share);
     topic_tidy(s, sub->topic);
     table_del(&s->filters, &sub->node);
     store_object_drop(s->store, &sub->object);
@@ -1538,6 +1636,12 @@ static struct receiver *delivery_add(struct session_server *s,
     return r;
 }
 
+static int session_full(const struct session_server *s,
+                        const struct session *session)
+{
+    return session->queue.n - session->gone >= s->opt.queue_max;
+}
+
 /* Ends a delivery whose entry its owner has already let go of. */
 static void delivery_end(struct session_server *s, struct entry e,
                          enum store_when when)
@@ -1584,15 +1688,20 @@ static struct message *message_new(struct session_server *s, uint64_t seq)
     return m;
 }
 
+static void message_forget(struct session_server *s, struct message *m)
+{
+    s->ram_bytes -= m->ram.n;
+    text_free(&m->ram);
+}
+
 static void message_free(struct session_server *s, struct message *m)
 {
     timer_stop(s, &m->expiry);
     slots_give(&s->messages, m->slot);
     if (m->to != &m->one)
         free(m->to);
-    text_free(&m->ram);
+    message_forget(s, m);
     text_free(&m->from);
-    s->figures.messages--;
     free(m);
 }
 
@@ -1602,7 +1711,12 @@ static void message_check(struct session_server *s, struct message *m)
 {
     if (m->live > 0 || m->retained_at != NULL)
         return;
-    store_object_drop(s->store, &m->object);
+    if (!m->dead) {
+        m->dead = 1;
+        s->figures.messages--;
+        store_object_drop(s->store, &m->object);
+        message_forget(s, m);
+    }
     if (m->used == 0)
         message_free(s, m);
 }
@@ -1636,6 +1750,13 @@ static int message_wanted_durably(const struct session_server *s,
     return 0;
 }
 
+static void message_remember(struct session_server *s, struct message *m,
+                             struct mqtt_bytes body)
+{
+    m->ram = text_copy(body);
+    s->ram_bytes += body.n;
+}
+
 /* Puts a new message where it belongs: into the ledger when a durable
  * session waits for it or when it is retained, else into memory. */
 static void message_keep(struct session_server *s, struct message *m,
@@ -1645,7 +1766,7 @@ static void message_keep(struct session_server *s, struct message *m,
     if (message_wanted_durably(s, m))
         message_write(s, m, WRITE_NEW, when, topic, body);
     else
-        m->ram = text_copy(body);
+        message_remember(s, m, body);
 }
 
 /* A receiver was added to a message that exists already. */
@@ -1664,7 +1785,7 @@ static void message_note_receiver(struct session_server *s, struct message *m,
         store_record_end(s->store, when);
     } else if (message_open(s, m, &view, &body) == 0) {
         message_write(s, m, WRITE_NEW, when, view.publish.topic, body);
-        text_free(&m->ram);
+        message_forget(s, m);
     }
 }
 
@@ -1738,6 +1859,7 @@ static int link_send(struct session_link *link, struct mqtt_packet *p)
         n = mqtt_packet_encode(p, to, n);
     }
     link->out.n += n;
+    link->server->out_bytes += n;
     trace_packet(link, ">", p);
     return 1;
 }
@@ -1774,7 +1896,7 @@ static uint32_t seconds_left(uint64_t expires, uint64_t now)
  * [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-8] [MQTT-3.3.2-11]. */
 static uint16_t alias_use(struct session_link *link, struct mqtt_packet *p)
 {
-    if (link->alias_out_n == 0)
+    if (link->alias_out_n == 0 || p->publish.topic.n > ALIAS_TOPIC_MAX)
         return 0;
     uint64_t hash = hash_bytes(link->server, p->publish.topic);
     uint16_t alias = (uint16_t)(hash % link->alias_out_n + 1);
@@ -1909,11 +2031,20 @@ static int resend_next(struct session_server *s, struct session *session)
     return 0;
 }
 
+/* May deliveries be put into this output?  Not while it is long; and while
+ * all outputs together are, only if this one is empty. */
+static int link_roomy(const struct session_link *link)
+{
+    const struct session_server *s = link->server;
+    return link->out.n < s->opt.output_high &&
+           (link->out.n == 0 || s->out_bytes < s->opt.memory_max);
+}
+
 /* Fills the client's window and our output with what waits for it. */
 static void session_serve(struct session_server *s, struct session *session)
 {
     struct session_link *link = session->link;
-    while (link->out.n < s->opt.output_high) {
+    while (link_roomy(link)) {
         int stop = 1;
         if (link->resend_at < link->resend_n)
             stop = resend_next(s, session);
@@ -1971,11 +2102,6 @@ static void retained_send(struct session_server *s, struct sub *sub,
     if (sub->no_local && bytes_same(bytes_of(&m->from),
                                     bytes_of(&session->client)))
         return; /* [MQTT-3.8.3-3] */
-    if (session->queue.n - session->gone >= s->opt.queue_max) {
-        struct mqtt_bytes filter = {sub->filter, sub->n};
-        log_drop(s, session, filter, "retained message, the queue is full");
-        return;
-    }
     uint32_t via = via_take(s, &sub->id, sub->id != 0, none);
     struct receiver *r = delivery_add(s, m, session, qos, 1, via);
     if (qos > 0)
@@ -1992,32 +2118,56 @@ static void retained_send_all(struct session_server *s, struct sub *sub,
         (sub->retain_handling == 1 && existed))
         return;
     topic_match_retained(s, filter);
-    for (size_t i = 0; i < s->found.n; i++)
+    for (size_t i = 0; i < s->found.n; i++) {
+        if (session_full(s, sub->session)) {
+            s->figures.dropped += s->found.n - i;
+            log_begin(s, sub->session, sub->session->link);
+            log_end(s, "%lu retained messages discarded: the queue is full",
+                    (unsigned long)(s->found.n - i));
+            return;
+        }
         retained_send(s, sub, s->found.at[i]);
+    }
 }
 
 /* ======================================================================== */
 /* 13  routing                                                              */
 /* ======================================================================== */
 
-/* The member of a Shared Subscription that gets the next message: in turn,
- * a connected one before those that are away (4.8.2). */
-static struct sub *share_choose(struct share *g, const struct session *but)
+/* The next in turn of the members that are connected or of those that are
+ * away; `full` allows one whose queue has no room. */
+static struct sub *share_next(const struct session_server *s, struct share *g,
+                              int connected, int full,
+                              const struct session *but)
 {
-    struct sub *first = g->turn != NULL ? g->turn : g->subs;
-    struct sub *away = NULL, *sub = first;
-    do {
-        if (sub->session != but && sub->session->link != NULL) {
-            g->turn = sub->next;
+    struct sub *first = g->turn[connected], *sub;
+    if (first == NULL)
+        first = g->subs[connected];
+    sub = first;
+    while (sub != NULL) {
+        if (sub->session != but && (full || !session_full(s, sub->session))) {
+            g->turn[connected] = sub->next;
             return sub;
         }
-        if (sub->session != but && away == NULL)
-            away = sub;
-        sub = sub->next != NULL ? sub->next : g->subs;
-    } while (sub != first);
-    if (away != NULL)
-        g->turn = away->next;
-    return away;
+        sub = sub->next != NULL ? sub->next : g->subs[connected];
+        if (sub == first)
+            break;
+    }
+    return NULL;
+}
+
+/* The member of a Shared Subscription that gets the next message (4.8.2): a
+ * connected one before those that are away, and one whose queue is full only
+ * if all are. */
+static struct sub *share_choose(const struct session_server *s,
+                                struct share *g, const struct session *but)
+{
+    struct sub *sub = share_next(s, g, 1, 0, but);
+    if (sub == NULL)
+        sub = share_next(s, g, 0, 0, but);
+    if (sub == NULL)
+        sub = share_next(s, g, 1, 1, but);
+    return sub != NULL ? sub : share_next(s, g, 0, 1, but);
 }
 
 static struct match *match_new(struct session_server *s,
@@ -2064,7 +2214,7 @@ static void match_topic(struct session_server *s, struct topic *t,
         match_add(s, &s->matches[session->match], sub);
     }
     for (struct share *g = t->shares; g != NULL; g = g->next) {
-        struct sub *sub = share_choose(g, NULL);
+        struct sub *sub = share_choose(s, g, NULL);
         struct match *m = match_new(s, sub->session);
         m->shared = sub;
         match_add(s, m, sub);
@@ -2135,7 +2285,7 @@ static int match_send_now(struct session_server *s, const struct match *m,
     struct receiver r;
     if (qos > 0 || link == NULL || m->session->queued_qos0 > 0)
         return 0;
-    if (link->out.n >= s->opt.output_high) {
+    if (!link_roomy(link)) {
         log_drop(s, m->session, in->topic,
                  "QoS 0, the client reads too slowly");
         return 1;
@@ -2157,10 +2307,12 @@ static int match_queueable(struct session_server *s, const struct match *m,
 {
     const struct session *session = m->session;
     const char *why = NULL;
-    if (session->queue.n - session->gone >= s->opt.queue_max)
+    if (session_full(s, session))
         why = "the queue is full";
     else if (qos == 0 && session->durable && store_full(s->store))
         why = "QoS 0, the disk is full";
+    else if (!session->durable && s->ram_bytes >= s->opt.memory_max)
+        why = "no memory for sessions that end with their connection";
     if (why != NULL)
         log_drop(s, session, in->topic, why);
     return why == NULL;
@@ -2195,6 +2347,7 @@ static size_t message_route(struct session_server *s, const struct inbound *in)
             when = STORE_NOW;
     }
     size_t matched = s->match_n;
+    s->work += matched;
     if (in->retain && in->payload.n == 0)
         retained_clear(s, in->topic);
     if (in->retain && in->payload.n > 0) {
@@ -2236,10 +2389,10 @@ static int shared_pass_on(struct session_server *s, struct session *from,
     if (mqtt_topic_filter_parse(whole, &name, &filter, &err) != 0)
         return 0;
     struct topic *t = topic_find(s, filter, 0);
-    struct share *g = t != NULL ? share_find(t, name) : NULL;
-    struct sub *sub = g != NULL ? share_choose(g, from) : NULL;
+    struct share *g = t != NULL ? share_find(s, t, name) : NULL;
+    struct sub *sub = g != NULL ? share_choose(s, g, from) : NULL;
     if (sub == NULL || (connected_only && sub->session->link == NULL) ||
-        sub->session->queue.n - sub->session->gone >= s->opt.queue_max)
+        session_full(s, sub->session))
         return 0;
     /* the QoS granted to this member bounds it [MQTT-4.8.2-3] */
     uint8_t qos = m->qos < sub->qos ? m->qos : sub->qos;
@@ -2390,6 +2543,17 @@ static struct session *session_new(struct session_server *s, uint64_t id,
     return session;
 }
 
+/* The memory of a session that nothing points at any more. */
+static void session_free(struct session *session)
+{
+    text_free(&session->will.body);
+    text_free(&session->client);
+    free(session->queue.ring);
+    free(session->flights);
+    free(session->rx);
+    free(session);
+}
+
 /* Lets go of what was queued for a session that ends; members of a Shared
  * Subscription take over what came from it.  Returns how many were lost. */
 static uint32_t session_drop_queue(struct session_server *s,
@@ -2438,7 +2602,7 @@ static void session_end(struct session_server *s, struct session *session,
     if (lost > 0) {
         s->figures.dropped += lost;
         log_begin(s, session, NULL);
-        log_add(s, "%lu messages discarded: %s\n", (unsigned long)lost, why);
+        log_end(s, "%lu messages discarded: %s", (unsigned long)lost, why);
     }
     if (session->will.body.p != NULL)
         will_publish(s, session);
@@ -2451,10 +2615,7 @@ static void session_end(struct session_server *s, struct session *session,
     else
         slots_give(&s->sessions, session->slot);
     s->figures.sessions--;
-    text_free(&session->client);
-    free(session->flights);
-    free(session->rx);
-    free(session);
+    session_free(session);
 }
 
 /* Starts the clock of an offline session. */
@@ -2481,6 +2642,7 @@ static void session_detach(struct session_server *s, struct session *session,
     enum store_when when = how == DETACH_LOST ? STORE_SOON : STORE_NOW;
     session->link->session = NULL;
     session->link = NULL;
+    session_share(session, 0);
     session->offline = s->now;
     s->figures.online--;
     for (uint32_t i = 0; i < session->flight_n; i++)
@@ -2577,7 +2739,7 @@ static void link_log_end(struct session_link *link, uint8_t type,
 {
     struct session_server *s = link->server;
     log_begin(s, link->session, link);
-    log_add(s, "%s 0x%02X %s: %s\n", mqtt_type_name(type), (unsigned)reason,
+    log_end(s, "%s 0x%02X %s: %s", mqtt_type_name(type), (unsigned)reason,
             mqtt_reason_name(type, reason), why);
 }
 
@@ -2879,10 +3041,12 @@ static void session_attach(struct session_link *link, struct session *session,
     will_clear(s, session); /* [MQTT-3.1.3-9] */
     session->expiry = expiry;
     session->link = link;
+    session_share(session, 1);
     session->offline = 0;
     link->session = session;
     link->state = LINK_OPEN;
-    link->expiry_zero = expiry == 0;
+    link->expiry_zero =
+        expiry == 0 && p->props.session_expiry_interval == 0;
     s->figures.online++;
     will_set(s, session, &p->connect);
     session_write(s, session, WRITE_NEW, STORE_NOW);
@@ -2913,8 +3077,8 @@ static void on_connect(struct session_link *link, const struct mqtt_packet *p)
     session_attach(link, session, p);
     if (!connect_answer(link, p, present)) {
         log_begin(s, session, link);
-        log_add(s, "closed: CONNACK does not fit the client's Maximum Packet "
-                   "Size\n");
+        log_end(s, "closed: CONNACK does not fit the client's Maximum Packet "
+                   "Size");
         link_finish(link, DETACH_LOST);
         return;
     }
@@ -3010,7 +3174,7 @@ static void publish_refuse(struct session_link *link,
     log_begin(s, link->session, link);
     buf_text(&s->log, "PUBLISH on ");
     name_add(&s->log, p->publish.topic);
-    log_add(s, " refused, 0x%02X: %s\n", (unsigned)reason, why);
+    log_end(s, " refused, 0x%02X: %s", (unsigned)reason, why);
     if (p->publish.qos > 0)
         link_ack(link, answer[p->publish.qos], p->publish.packet_id, reason,
                  why);
@@ -3104,7 +3268,7 @@ static void flight_end(struct session_link *link, struct flight *f)
 }
 
 /* The flight with this id, if it is at QoS 1 or 2 as asked and in one of the
- * stages from..to. */
+ * stages from..to, in the order of enum stage. */
 static struct flight *flight_at(struct session_link *link, uint16_t packet_id,
                                 uint8_t qos, enum stage from, enum stage to)
 {
@@ -3119,8 +3283,8 @@ static void log_unknown_id(struct session_link *link,
                            const struct mqtt_packet *p)
 {
     log_begin(link->server, link->session, link);
-    log_add(link->server, "%s with Packet Identifier %u, which no open "
-                          "delivery has at that stage\n",
+    log_end(link->server, "%s with Packet Identifier %u, which no open "
+                          "delivery has at that stage",
             mqtt_type_name(p->type), (unsigned)p->packet_id);
 }
 
@@ -3190,9 +3354,13 @@ static uint8_t subscribe_one(struct session_link *link,
     if (mqtt_topic_filter_parse(ask->filter, &share, &filter, &err) != 0) {
         log_begin(s, link->session, link);
         name_add(&s->log, ask->filter);
-        log_add(s, " refused: %s: %s\n", err.statement, err.what);
+        log_end(s, " refused: %s: %s", err.statement, err.what);
         *why = err.statement;
         return err.reason;
+    }
+    if (s->work - s->packet_work > WORK_PACKET) {
+        *why = "more than one SUBSCRIBE may ask for";
+        return MQTT_QUOTA_EXCEEDED;
     }
     struct sub *sub = sub_find(s, link->session, ask->filter);
     int existed = sub != NULL;
@@ -3204,8 +3372,10 @@ static uint8_t subscribe_one(struct session_link *link,
         *why = "the server's disk is full";
         return MQTT_QUOTA_EXCEEDED;
     }
+    size_t nodes = s->topics.count;
     if (!existed)
         sub = sub_new(s, link->session, ask->filter);
+    s->work += s->topics.count - nodes + 1;
     sub->qos = ask->qos;
     sub->no_local = ask->no_local;
     sub->retain_as_published = ask->retain_as_published;
@@ -3233,7 +3403,12 @@ static void link_answer_list(struct session_link *link, uint8_t type,
         p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
         p.props.reason_string = bytes_literal(why);
     }
-    link_send(link, &p);
+    /* it cannot be left out, and it cannot be sent [MQTT-3.1.2-24] */
+    if (!link_send(link, &p))
+        link_disconnect(link, MQTT_PACKET_TOO_LARGE,
+                        "the answer is larger than the client's Maximum "
+                        "Packet Size",
+                        DETACH_LOST);
 }
 
 static void on_subscribe(struct session_link *link,
@@ -3380,7 +3555,7 @@ static void link_packet(struct session_link *link, struct mqtt_packet *p)
 static void link_close_silently(struct session_link *link, const char *why)
 {
     log_begin(link->server, NULL, link);
-    log_add(link->server, "closed: %s\n", why);
+    log_end(link->server, "closed: %s", why);
     link_finish(link, DETACH_LOST);
 }
 
@@ -3396,6 +3571,7 @@ static int link_greet(struct session_link *link)
     }
     if (mqtt_connect_version(link->in.p, link->in.n) == 3) {
         buf_add(&link->out, old_refusal, sizeof old_refusal);
+        link->server->out_bytes += sizeof old_refusal;
         link_close_silently(link, "an MQTT 3.1 or 3.1.1 client; this server "
                                   "speaks MQTT 5.0 [MQTT-3.1.2-2]");
         return 1;
@@ -3411,10 +3587,15 @@ static int link_take(struct session_link *link)
     struct mqtt_packet p;
     struct mqtt_error err;
     size_t size = 0;
-    if (link->in.n == 0 || (link->state == LINK_NEW && link_greet(link)))
+    s->packet_work = s->work++;
+    uint32_t max = s->opt.packet_max;
+    if (link->state == LINK_DONE || link->in.n == 0 ||
+        (link->state == LINK_NEW && link_greet(link)))
         return 0;
-    switch (mqtt_frame_find(link->in.p, link->in.n, s->opt.packet_max,
-                            MQTT_FROM_CLIENT, &size, &err)) {
+    if (link->state == LINK_NEW && max > CONNECT_MAX)
+        max = CONNECT_MAX;
+    switch (mqtt_frame_find(link->in.p, link->in.n, max, MQTT_FROM_CLIENT,
+                            &size, &err)) {
     case MQTT_FRAME_MORE:
         return 0;
     case MQTT_FRAME_COMPLETE:
@@ -3437,11 +3618,68 @@ static int link_take(struct session_link *link)
     return link->state != LINK_DONE; /* [MQTT-3.1.4-6] */
 }
 
-/* Gives back the memory of a buffer that is empty now but was large. */
-static void buf_rest(struct buf *b)
+/* Puts a link behind those whose input waits for the next turn. */
+static void link_hold(struct session_link *link)
 {
-    if (b->n == 0 && b->base + b->cap > 4096)
-        buf_free(b);
+    struct session_server *s = link->server;
+    link->heard = s->now; /* it has spoken, though not yet been listened to */
+    if (link->held)
+        return;
+    link->held = 1;
+    link->next_held = NULL;
+    if (s->held == NULL)
+        s->held = link;
+    else
+        s->held_last->next_held = link;
+    s->held_last = link;
+}
+
+static void link_unhold(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    struct session_link **at = &s->held, *before = NULL;
+    if (!link->held)
+        return;
+    while (*at != link) {
+        before = *at;
+        at = &before->next_held;
+    }
+    *at = link->next_held;
+    if (s->held_last == link)
+        s->held_last = before;
+    link->held = 0;
+}
+
+/* Handles a link's input as far as its share of the turn goes: nobody may
+ * keep the others waiting, nor make a turn's batch larger than the room that
+ * is kept free for it. */
+static void link_run(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    uint64_t start = s->work;
+    while (s->work - start < WORK_LINK &&
+           store_pending(s->store) < PENDING_MAX) {
+        if (!link_take(link)) {
+            if (link->state == LINK_DONE)
+                buf_free(&link->in);
+            buf_rest(&link->in);
+            return;
+        }
+    }
+    if (link->in.n > 0)
+        link_hold(link);
+}
+
+/* Goes on with the links whose input had to wait, each once. */
+static void server_listen(struct session_server *s)
+{
+    struct session_link *last = s->held_last, *link = NULL;
+    while (s->held != NULL && link != last &&
+           store_pending(s->store) < PENDING_MAX) {
+        link = s->held;
+        link_unhold(link);
+        link_run(link);
+    }
 }
 
 /* ======================================================================== */
@@ -3491,22 +3729,23 @@ static void timer_fire(struct session_server *s, struct timer *t)
     }
 }
 
-static void timers_run(struct session_server *s)
+static void timers_run(struct session_server *s, struct heap *h)
 {
-    while (s->heap_n > 0 && s->heap[0]->at <= s->now) {
-        struct timer *t = s->heap[0];
+    while (heap_due(h) <= s->now) {
+        struct timer *t = h->at[0];
         timer_stop(s, t);
         timer_fire(s, t);
     }
 }
 
 /* Every entry point brings the time: what has fallen due comes first, so
- * that nobody resumes a session that has expired. */
+ * that nobody resumes a session that has expired.  Keep Alives do not: what a
+ * client has sent may still wait to be read in this turn. */
 static void server_clock(struct session_server *s, uint64_t now)
 {
     if (now > s->now)
         s->now = now;
-    timers_run(s);
+    timers_run(s, &s->timers);
 }
 
 static void server_serve(struct session_server *s)
@@ -3521,8 +3760,9 @@ static void server_serve(struct session_server *s)
     }
 }
 
-/* Writes the object that cleaning asks for anew, with its body. */
-static void object_fold(struct session_server *s, struct store_object *o)
+/* Writes the object that cleaning asks for anew, with its body.  -1: the
+ * ledger cannot give the body back. */
+static int object_fold(struct session_server *s, struct store_object *o)
 {
     struct mqtt_bytes none = {NULL, 0}, body;
     struct mqtt_packet view;
@@ -3541,12 +3781,13 @@ static void object_fold(struct session_server *s, struct store_object *o)
     case OBJECT_MESSAGE:
         m = OWNER(struct message, object, o);
         if (message_open(s, m, &view, &body) != 0)
-            return;
+            return -1;
         struct text topic = text_copy(view.publish.topic);
         message_write(s, m, WRITE_FOLD, STORE_LATER, bytes_of(&topic), none);
         text_free(&topic);
         break;
     }
+    return 0;
 }
 
 /* ======================================================================== */
@@ -4214,6 +4455,7 @@ void session_options_default(struct session_options *opt)
     opt->queue_max = 1000000;
     opt->topics_max = 4000000;
     opt->output_high = 256 * 1024;
+    opt->memory_max = 256 * 1024 * 1024;
 }
 
 struct session_server *session_server_open(struct store *st,
@@ -4235,23 +4477,8 @@ struct session_server *session_server_open(struct store *st,
     }
     if (s->counters.segment == 0)
         counters_write(s, WRITE_NEW);
-    timers_run(s);
+    timers_run(s, &s->timers);
     return s;
-}
-
-static void session_free(struct session *session)
-{
-    while (session->subs != NULL) {
-        struct sub *sub = session->subs;
-        session->subs = sub->mate;
-        free(sub);
-    }
-    text_free(&session->will.body);
-    text_free(&session->client);
-    free(session->queue.ring);
-    free(session->flights);
-    free(session->rx);
-    free(session);
 }
 
 static void topics_free(struct topic *root)
@@ -4286,6 +4513,8 @@ static void link_free(struct session_link *link)
     free(link->alias_in);
     free(link->alias_out);
     free(link->resend);
+    s->out_bytes -= link->out.n;
+    link_unhold(link);
     buf_free(&link->in);
     buf_free(&link->out);
     if (link->prev != NULL)
@@ -4308,8 +4537,14 @@ void session_server_close(struct session_server *s)
     while (s->links != NULL)
         link_free(s->links);
     for (uint32_t i = 1; i < s->sessions.n; i++) {
-        if (session_at(s, i) != NULL)
-            session_free(session_at(s, i));
+        struct session *session = session_at(s, i);
+        while (session != NULL && session->subs != NULL) {
+            struct sub *sub = session->subs;
+            session->subs = sub->mate;
+            free(sub);
+        }
+        if (session != NULL)
+            session_free(session);
     }
     for (uint32_t i = 1; i < s->vias.n; i++)
         free(s->vias.at[i]);
@@ -4320,8 +4555,10 @@ void session_server_close(struct session_server *s)
     free(s->clients.bucket);
     free(s->topics.bucket);
     free(s->filters.bucket);
+    free(s->shares.bucket);
     free(s->via_sets.bucket);
-    free(s->heap);
+    free(s->timers.at);
+    free(s->watches.at);
     free(s->dirty);
     free(s->found.at);
     free(s->level.at);
@@ -4350,18 +4587,20 @@ void session_server_settle(struct session_server *s, uint64_t now)
 {
     struct store_object *o;
     server_clock(s, now);
+    server_listen(s);
+    timers_run(s, &s->watches);
     server_serve(s);
+    while ((o = store_clean_next(s->store)) != NULL && object_fold(s, o) == 0)
+        continue;
     log_settle(s);
-    while (store_error(s->store) == NULL &&
-           (o = store_clean_next(s->store)) != NULL)
-        object_fold(s, o);
 }
 
 uint64_t session_server_due(const struct session_server *s)
 {
-    if (s->dirty_n > 0)
+    uint64_t timer = heap_due(&s->timers), watch = heap_due(&s->watches);
+    if (s->dirty_n > 0 || s->held != NULL)
         return 0;
-    return s->heap_n > 0 ? s->heap[0]->at : NEVER;
+    return timer < watch ? timer : watch;
 }
 
 /* The Topic Name that ends at this node. */
@@ -4438,17 +4677,17 @@ void session_link_input(struct session_link *link, const void *bytes, size_t n,
     if (link->state == LINK_DONE)
         return;
     buf_add(&link->in, bytes, n);
-    while (link_take(link))
-        continue;
-    if (link->state == LINK_DONE)
-        buf_free(&link->in);
-    buf_rest(&link->in);
+    if (link->server->held == NULL)
+        link_run(link);
+    else
+        link_hold(link); /* others came first */
 }
 
 int session_link_ready(const struct session_link *link)
 {
     /* above the mark of deliveries, so that acknowledgements get through */
-    return link->out.n < 2 * (size_t)link->server->opt.output_high;
+    return !link->held &&
+           link->out.n < 2 * (size_t)link->server->opt.output_high;
 }
 
 const uint8_t *session_link_output(const struct session_link *link, size_t *n)
@@ -4459,13 +4698,17 @@ const uint8_t *session_link_output(const struct session_link *link, size_t *n)
 
 void session_link_sent(struct session_link *link, size_t n)
 {
+    struct session_server *s = link->server;
+    if (!session_link_ready(link))
+        link->heard = s->now; /* it reads; we do not listen to it just now */
     buf_take(&link->out, n);
+    s->out_bytes -= n;
     if (n > 0)
         link->burst = 0;
     buf_rest(&link->out);
-    if (link->session != NULL && link->out.n < link->server->opt.output_high &&
+    if (link->session != NULL && link_roomy(link) &&
         (link->session->queue.n > 0 || link->resend_at < link->resend_n))
-        session_wake(link->server, link->session);
+        session_wake(s, link->session);
 }
 
 int session_link_done(const struct session_link *link)
@@ -4477,6 +4720,8 @@ void session_link_lost(struct session_link *link, uint64_t now)
 {
     struct session_server *s = link->server;
     server_clock(s, now);
+    while (link->held && link_take(link)) /* what came before the end counts */
+        continue;
     if (link->state != LINK_DONE)
         link_finish(link, DETACH_LOST);
     link_free(link);

@@ -59,7 +59,7 @@ static inline uint8_t *buf_room(struct buf *b, size_t more)
     }
     if (b->cap - b->n < more) {
         size_t size = b->base + b->n + more;
-        size += size / 2 + 64;
+        size += (size < 2097152 ? size / 2 : 1048576) + 64;
         uint8_t *start = b->p == NULL ? NULL : b->p - b->base;
         start = (uint8_t *)mem_grow(start, size);
         b->p = start + b->base;

@@ -40,7 +40,9 @@ struct session_options {
     uint32_t queue_max;      /* messages one session may have queued */
     uint32_t topics_max;     /* levels of all filters and retained topics */
     uint32_t output_high;    /* bytes of unsent output at which deliveries to
-                                a link pause, and its input too */
+                                a link pause; at twice that, its input too */
+    uint32_t memory_max;     /* bytes of unsent output of all links, and of
+                                messages for sessions that are not stored */
     uint8_t seed[16];        /* of the hash tables and assigned names */
     int trace;               /* 1 = a line per packet in the trace */
 };
@@ -54,7 +56,8 @@ struct session_server *session_server_open(struct store *st,
                                            const struct session_options *opt,
                                            uint64_t now);
 
-/* Frees everything; writes nothing. */
+/* Frees everything; writes nothing.  After store_close(), which still looks
+ * at the server's objects. */
 void session_server_close(struct session_server *server);
 
 /* The server is shutting down: DISCONNECT 0x8B to every client, wills by the
@@ -82,7 +85,8 @@ struct session_link *session_link_open(struct session_server *server,
 void session_link_input(struct session_link *link, const void *bytes, size_t n,
                         uint64_t now);
 
-/* May bytes be read from this link now?  0 while its output is too long. */
+/* May bytes be read from this link now?  0 while its output is too long, or
+ * while what it sent waits for the next turn. */
 int session_link_ready(const struct session_link *link);
 
 /* The bytes to send, and how many; valid until the next session call. */

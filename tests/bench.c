@@ -16,6 +16,7 @@
  *     bench_hear <--text-- rules <-- session_link_output
  */
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
@@ -695,14 +696,19 @@ static void link_packets(struct bench_link *l)
     }
 }
 
-/* Takes what the server wants sent; 1 = there was something, or an end. */
-static int link_collect(struct bench_link *l)
+/* Takes what the server wants sent, at most max bytes; 1 = there was
+ * something, or an end. */
+static int link_collect(struct bench_link *l, size_t max)
 {
     size_t n = 0;
     if (l->link == NULL)
         return 0;
     int done = session_link_done(l->link);
     const uint8_t *p = session_link_output(l->link, &n);
+    if (n > max) {
+        n = max;
+        done = 0;
+    }
     if (n > 0) {
         buf_add(&l->in, p, n);
         session_link_sent(l->link, n);
@@ -883,10 +889,14 @@ struct bench_link *bench_watch(struct bench *t, const char *filters)
 /* ==== 5. the server ========================================================
  */
 
-static int sync_nothing(void *ctx, int fd)
+/* Notes what a power cut would leave. */
+static int sync_note(void *ctx, int fd)
 {
-    (void)ctx;
-    (void)fd;
+    struct bench *t = (struct bench *)ctx;
+    struct stat s;
+    assert_int_equal(fstat(fd, &s), 0);
+    t->synced_file = s.st_ino;
+    t->synced_size = s.st_size;
     return 0;
 }
 
@@ -895,6 +905,34 @@ static int sync_dir_nothing(void *ctx, const char *path)
     (void)ctx;
     (void)path;
     return 0;
+}
+
+/* A disk of t->room bytes. */
+static ssize_t write_in_room(void *ctx, int fd, const void *p, size_t n,
+                             off_t at)
+{
+    struct bench *t = (struct bench *)ctx;
+    struct stat s;
+    assert_int_equal(fstat(fd, &s), 0);
+    off_t grows = at + (off_t)n > s.st_size ? at + (off_t)n - s.st_size : 0;
+    if (t->room >= 0 && grows > t->room) {
+        n -= (size_t)(grows - t->room);
+        grows = (off_t)t->room;
+        errno = ENOSPC;
+        if (n == 0)
+            return -1;
+    }
+    t->room -= t->room >= 0 ? grows : 0;
+    return pwrite(fd, p, n, at);
+}
+
+static int unlink_for_room(void *ctx, const char *path)
+{
+    struct bench *t = (struct bench *)ctx;
+    struct stat s;
+    if (t->room >= 0 && stat(path, &s) == 0)
+        t->room += s.st_size;
+    return unlink(path);
 }
 
 static void log_take(struct bench *t)
@@ -909,14 +947,18 @@ static void log_take(struct bench *t)
 }
 
 /* A kill is no power cut: what was written stays, synced or not.  So the
- * bench leaves the syncs out, which makes it a hundred times faster. */
+ * bench leaves the syncs out, which makes it a hundred times faster, and only
+ * notes them for bench_power_cut(). */
 static void server_start(struct bench *t)
 {
     struct store_options options;
     char err[STORE_ERROR_MAX] = "";
     t->io = store_io_posix;
-    t->io.sync = sync_nothing;
+    t->io.ctx = t;
+    t->io.sync = sync_note;
     t->io.sync_dir = sync_dir_nothing;
+    t->io.pwrite = write_in_room;
+    t->io.unlink = unlink_for_room;
     memset(&options, 0, sizeof options);
     options.dir = t->dir;
     options.io = &t->io;
@@ -944,18 +986,24 @@ static void server_drop(struct bench *t)
     t->store = NULL;
 }
 
+int bench_step(struct bench *t, size_t max)
+{
+    int moved = 0;
+    session_server_settle(t->server, t->now);
+    if (store_commit(t->store, t->now) != 0)
+        story_fail(t, __FILE__, __LINE__, "store_commit",
+                   store_error(t->store));
+    for (int k = 0; k < t->link_count; k++)
+        moved |= link_collect(t->links[k], max);
+    log_take(t);
+    return moved;
+}
+
 void bench_turn(struct bench *t)
 {
     t->held = 0;
     for (int i = 0; i < 20000; i++) {
-        int moved = 0;
-        session_server_settle(t->server, t->now);
-        if (store_commit(t->store, t->now) != 0)
-            story_fail(t, __FILE__, __LINE__, "store_commit",
-                       store_error(t->store));
-        for (int k = 0; k < t->link_count; k++)
-            moved |= link_collect(t->links[k]);
-        log_take(t);
+        int moved = bench_step(t, SIZE_MAX);
         if (!moved && session_server_due(t->server) > t->now)
             break;
         assert_true(i < 19999); /* else the server never comes to rest */
@@ -992,6 +1040,33 @@ void bench_restart(struct bench *t, uint64_t ms)
 {
     story_add(t, NULL, "-", "(kill and restart)");
     server_drop(t);
+    t->now += ms;
+    server_start(t);
+}
+
+/* Cuts the file that was synced last to what was synced of it.  Later files
+ * do not matter: none is begun before the one before it is synced whole. */
+static void unsynced_cut(struct bench *t)
+{
+    char path[512];
+    struct dirent *entry;
+    struct stat s;
+    DIR *dir = opendir(t->dir);
+    assert_non_null(dir);
+    while ((entry = readdir(dir)) != NULL) {
+        snprintf(path, sizeof path, "%s/%s", t->dir, entry->d_name);
+        if (strstr(entry->d_name, ".log") != NULL && stat(path, &s) == 0 &&
+            s.st_ino == t->synced_file && s.st_size > t->synced_size)
+            assert_int_equal(truncate(path, t->synced_size), 0);
+    }
+    closedir(dir);
+}
+
+void bench_power_cut(struct bench *t, uint64_t ms)
+{
+    story_add(t, NULL, "-", "(power cut and restart)");
+    server_drop(t);
+    unsynced_cut(t);
     t->now += ms;
     server_start(t);
 }
@@ -1044,6 +1119,7 @@ int bench_setup(void **state)
     if (mkdtemp(t->dir) == NULL)
         return -1;
     t->now = 1700000000000u;
+    t->room = -1;
     options_fill(&t->options);
     *state = t;
     server_start(t);

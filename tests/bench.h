@@ -34,6 +34,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <cmocka.h>
 
 #include "buf.h"
@@ -79,6 +80,9 @@ struct bench_link {
 struct bench {
     char dir[64];               /* the store's directory */
     struct store_io io;         /* POSIX without its syncs */
+    int64_t room;               /* bytes left on the disk; -1 = no end */
+    ino_t synced_file;          /* the file that was synced last */
+    off_t synced_size;          /* and its size then */
     struct store *store;
     struct session_server *server;
     struct session_options options; /* used from the next start on */
@@ -103,11 +107,18 @@ int bench_teardown(void **state);
 /* Settle, commit, collect the outputs, until the server is at rest. */
 void bench_turn(struct bench *t);
 
+/* One turn only, in which the network takes at most max bytes of each link:
+ * 1 = something was sent.  For tests that hold the turns. */
+int bench_step(struct bench *t, size_t max);
+
 /* Moves the clock, with a turn whenever one is due. */
 void bench_advance(struct bench *t, uint64_t ms);
 
 /* The broker is killed without any goodbye, is dead for ms, and comes back. */
 void bench_restart(struct bench *t, uint64_t ms);
+
+/* The same by a power cut: what was written but not synced is lost. */
+void bench_power_cut(struct bench *t, uint64_t ms);
 
 /* session_server_stop() and what follows from it; no restart. */
 void bench_stop(struct bench *t);

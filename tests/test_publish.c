@@ -9,6 +9,7 @@
  *   6. aliases          in both directions
  *   7. shared           groups, their absent members, their refusals
  *   8. order            1..1000, live, queued, resumed, restarted
+ *   9. shares           of a turn, of the log, of the memory
  *
  * The notation is that of bench.h.
  */
@@ -578,6 +579,43 @@ static void test_mqtt_3_3_1_12_mqtt_3_3_1_13_as_published(void **state)
     }
 }
 
+/* One small SUBSCRIBE asks for two million messages: neither the queue nor the
+ * log of what is discarded grows with it. */
+static void test_mqtt_3_3_1_9_log_of_a_flood(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.trace = 0;
+    t->options.queue_max = 5000;
+    bench_restart(t, 0);
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    char words[40];
+    for (int i = 0; i < 1000; i++) {
+        snprintf(words, sizeof words, "retain r/%d =x", i);
+        publish(p, 1, words);
+    }
+    struct buf many = {NULL, 0, 0, 0};
+    buf_text(&many, "subscribe #1");
+    for (int i = 0; i < 2000; i++)
+        buf_text(&many, " #,q1");
+    buf_add(&many, "", 1);
+    struct bench_link *l = bench_meet(t, "c1 id=a rm=1");
+    t->held = 1;
+    bench_say(l, "%s", (char *)many.p);
+    buf_free(&many);
+    assert_true(session_log(t->server)->n < 1024 * 1024);
+    session_server_settle(t->server, t->now);
+    assert_true(session_log(t->server)->n < 1024 * 1024);
+    bench_turn(t);
+    assert_true(t->log.n < 1024 * 1024);
+    assert_true(bench_logged(t, "discarded: ") > 0);
+    struct session_figures f = session_figures(t->server);
+    assert_true(f.dropped > 100000);
+    assert_int_equal(f.deliveries, 5000);
+    bench_hear(l, "suback #1 01*");
+    bench_hear(l, "publish q1 retain #* r/* =x");
+    bench_silent(l);
+}
+
 /* ==== 4. properties =======================================================
  */
 
@@ -810,6 +848,34 @@ test_mqtt_3_1_2_26_mqtt_3_1_2_27_mqtt_3_3_2_11_alias_to_client(void **state)
     }
 }
 
+/* An alias takes more room than a name of one or two bytes: whatever fits in
+ * one of the two ways must come, and nothing else may. */
+static void test_mqtt_3_1_2_24_mqtt_3_1_2_25_alias_too_long(void **state)
+{
+    static const char *const topics[] = {"t", "tt", "ttt", "tttt", "ttttt"};
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    for (size_t i = 0; i < COUNT(topics); i++) {
+        struct bench_link *l = bench_meet(t, "c1 id=a mps=64 tam=5");
+        bench_say(l, "subscribe #1 #,q1");
+        bench_hear(l, "suback #1 01");
+        bench_say(p, "publish %s =first", topics[i]);
+        bench_hear(l, "publish q0 %s =first", topics[i]);
+        /* 2 + 2 + topic + 2 + 1, or 3 for the alias instead of the topic */
+        int overhead = 7 + (int)(i + 1 < 3 ? i + 1 : 3);
+        for (int n = 45; n < 70; n++) {
+            bench_say(p, "publish q1 #9 %s =*%d", topics[i], n);
+            bench_hear(p, "puback #9 00");
+            if (n + overhead > 64)
+                bench_silent(l);
+            else
+                bench_say(l, "puback #%u",
+                          bench_hear(l, "publish q1 #* %s =*", topics[i]));
+        }
+        bench_leave(l);
+    }
+}
+
 /* ==== 7. shared ===========================================================
  */
 
@@ -1000,6 +1066,90 @@ static void test_mqtt_4_8_2_6_refused_by_member(void **state)
     bench_silent(b);
 }
 
+/* A QoS 1 message that its member had on the way is passed on when that
+ * member's session ends, but not once it has expired. */
+static void test_mqtt_3_3_2_5_shared_in_flight_expires(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    for (int expired = 0; expired < 2; expired++) {
+        struct bench_link *p = bench_meet(t, "c1 id=p");
+        struct bench_link *a = bench_meet(t, "c1 id=a x=600");
+        bench_say(a, "subscribe #1 $share/g/t,q1");
+        bench_hear(a, "suback*");
+        publish(p, 1, "t =x mei=10");
+        bench_hear(a, "publish q1 #* t =x mei=10");
+        struct bench_link *b = bench_watch(t, "$share/g/t,q1");
+        bench_advance(t, expired ? 12000 : 4000);
+        bench_say(a, "disconnect 00 x=0");
+        if (!expired)
+            bench_hear(b, "publish q1 #* t =x mei=6");
+        bench_silent(b);
+        bench_leave(b);
+    }
+}
+
+/* One that is away and full is passed over for one that has room. */
+static void test_shared_queue_full(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.queue_max = 5;
+    bench_restart(t, 0);
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    struct bench_link *l[2];
+    for (int i = 0; i < 2; i++) {
+        l[i] = bench_meet(t, "c1 id=s%d x=600", i);
+        bench_say(l[i], "subscribe #1 $share/g/t,q1 own/%d,q1", i);
+        bench_hear(l[i], "suback*");
+        bench_cut(l[i]);
+    }
+    for (int i = 0; i < 5; i++)
+        publish(p, 1, "own/0 =own");
+    for (int i = 0; i < 5; i++)
+        publish(p, 1, "t =x");
+    assert_int_equal(session_figures(t->server).dropped, 0);
+    publish(p, 1, "t =x"); /* both are full */
+    assert_int_equal(session_figures(t->server).dropped, 1);
+    assert_int_equal(bench_logged(t, "the queue is full"), 1);
+    for (int i = 0; i < 2; i++) {
+        l[i] = bench_meet(t, "c0 id=s%d x=600", i);
+        for (int k = 0; k < 5; k++)
+            bench_hear(l[i], i ? "publish q1 #* t =x"
+                               : "publish q1 #* own/0 =own");
+        bench_silent(l[i]);
+    }
+}
+
+/* The one that is connected gets all; when it is gone, the others in turn. */
+static void test_shared_one_of_three_connected(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    struct bench_link *l[3];
+    for (int stays = 0; stays < 2; stays++) {
+        for (int i = 0; i < 3; i++) {
+            l[i] = bench_meet(t, "c1 id=s%d x=%d", i, i || stays ? 600 : 0);
+            bench_say(l[i], "subscribe #1 $share/g/t,q1");
+            bench_hear(l[i], "suback*");
+        }
+        bench_cut(l[1]);
+        bench_cut(l[2]);
+        for (int i = 0; i < 30; i++)
+            publish(p, 1, "t =x");
+        assert_int_equal(bench_serve(l[0], NULL), 30);
+        bench_cut(l[0]);
+        for (int i = 0; i < 30; i++)
+            publish(p, 1, "t =x");
+        size_t each = stays ? 10 : 15;
+        for (int i = 0; i < 3; i++) {
+            l[i] = bench_meet(t, "c0 id=s%d x=600", i);
+            assert_int_equal(bench_serve(l[i], NULL),
+                             i || stays ? each : 0);
+        }
+        for (int i = 0; i < 3; i++)
+            bench_say(l[i], "disconnect 00 x=0");
+    }
+}
+
 /* ==== 8. order ============================================================
  */
 
@@ -1088,6 +1238,180 @@ static void test_mqtt_4_6_0_5_order_across_kills(void **state)
         order_queued(t, q, 1);
 }
 
+/* ==== 9. shares of a turn, of the log, of the memory ======================
+ */
+
+#define LONG 30000
+
+/* Many small packets at once, from this link. */
+static void send_long(struct bench_link *l, const char *last)
+{
+    struct buf b = {NULL, 0, 0, 0};
+    for (int i = 1; i <= LONG; i++)
+        b.n += bench_encode(buf_room(&b, 64), 64, "publish o/t =%d", i);
+    if (last != NULL)
+        b.n += bench_encode(buf_room(&b, 64), 64, "%s", last);
+    bench_send(l, b.p, b.n);
+    buf_free(&b);
+}
+
+/* Who sends much at once is heard in several turns, and keeps nobody
+ * waiting meanwhile. */
+static void test_mqtt_4_6_0_5_long_input(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.trace = 0;
+    t->options.output_high = 1024 * 1024; /* for QoS 0 of several turns */
+    bench_restart(t, 0);
+    struct buf got = {NULL, 0, 0, 0};
+    struct bench_link *w = bench_watch(t, "o/t");
+    struct bench_link *other = bench_meet(t, "c1 id=other");
+    struct bench_link *l = bench_meet(t, "c1 id=a");
+    t->held = 1;
+    send_long(l, "subscribe #7 end");
+    bench_say(other, "pingreq");
+    assert_true(session_server_due(t->server) <= t->now);
+    assert_int_equal(session_link_ready(l->link), 0);
+    bench_step(t, SIZE_MAX);
+    bench_hear(other, "pingresp");
+    assert_int_equal(session_link_ready(other->link), 1);
+    assert_true(bench_waiting(w) < LONG);
+    bench_silent(l);
+    bench_say(l, "pingreq"); /* what comes now waits behind it */
+    bench_turn(t);
+    assert_int_equal(session_link_ready(l->link), 1);
+    bench_hear(l, "suback #7 00");
+    bench_hear(l, "pingresp");
+    bench_serve(w, &got);
+    expect_numbers(&got, 1, LONG);
+}
+
+/* What a client sent before its connection broke is heard to the end. */
+static void test_mqtt_4_6_0_5_long_input_of_a_link_lost(void **state)
+{
+    static const char *const last[] = {NULL, "disconnect 00"};
+    struct bench *t = (struct bench *)*state;
+    t->options.trace = 0;
+    t->options.output_high = 1024 * 1024; /* for all of it in one turn */
+    bench_restart(t, 0);
+    for (int i = 0; i < 4; i++) {
+        struct bench_link *w = bench_watch(t, "o/t w/t");
+        struct bench_link *l = bench_meet(t, "c1 id=a will w/t =gone");
+        t->held = 1;
+        send_long(l, last[i % 2]);
+        session_link_lost(l->link, t->now);
+        l->link = NULL;
+        if (i >= 2) { /* and its client is back in the same turn */
+            l = bench_link_open(t);
+            bench_say(l, "connect c0 id=a x=60");
+        }
+        bench_turn(t);
+        if (i >= 2)
+            bench_hear(l, "connack 00 sp=0*");
+        for (int n = 1; n <= LONG; n++) {
+            const struct bench_heard *h = bench_next(w);
+            assert_non_null(h);
+            assert_int_equal(strtol(h->payload, NULL, 10), n);
+        }
+        if (i % 2 == 0)
+            bench_hear(w, "publish q0 w/t =gone"); /* after all it sent */
+        bench_silent(w);
+        if (i >= 2)
+            bench_say(l, "disconnect 00 x=0");
+        bench_leave(w);
+    }
+}
+
+/* Its client comes by another connection, or the server stops, while much of
+ * its input is still to be heard: what was heard was heard in order, and no
+ * more comes. */
+static void test_mqtt_3_1_4_3_ended_amid_long_input(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.trace = 0;
+    t->options.output_high = 1024 * 1024;
+    bench_restart(t, 0);
+    for (int stop = 0; stop < 2; stop++) {
+        struct bench_link *w = bench_watch(t, "o/t w/t");
+        struct bench_link *l = bench_meet(t, "c1 id=a x=60 will w/t =gone");
+        struct bench_link *next = bench_link_open(t);
+        const struct bench_heard *h;
+        int n = 0;
+        t->held = 1;
+        send_long(l, NULL);
+        if (stop)
+            bench_stop(t);
+        else
+            bench_say(next, "connect c0 id=a x=60");
+        bench_turn(t);
+        bench_end(l, stop ? "disconnect 8b*" : "disconnect 8e*");
+        if (!stop)
+            bench_hear(next, "connack 00 sp=1*");
+        while ((h = bench_next(w)) != NULL && h->payload[0] != 'g' &&
+               h->type == MQTT_PUBLISH)
+            assert_int_equal(strtol(h->payload, NULL, 10), ++n);
+        assert_true(n > 0 && n < LONG);
+        assert_non_null(h); /* the will; at the stop DISCONNECT, too */
+        if (!stop)
+            bench_silent(w);
+    }
+}
+
+/* A turn may discard more than anybody would read: the log names the first
+ * ones and says how many there were besides. */
+static void test_log_of_one_turn(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.trace = 0;
+    bench_restart(t, 0);
+    struct bench_link *w = bench_watch(t, "o/t");
+    struct bench_link *l = bench_meet(t, "c1 id=a");
+    t->held = 1;
+    send_long(l, NULL);
+    bench_cut(l);
+    size_t came = bench_serve(w, NULL);
+    uint64_t dropped = session_figures(t->server).dropped;
+    assert_int_equal(came + dropped, LONG);
+    assert_true(t->log.n < 1024 * 1024);
+    assert_int_equal(bench_logged(t, " more lines like these"), 1);
+    buf_add(&t->log, "", 1);
+    const char *more = strstr((char *)t->log.p, " more lines");
+    while (more[-1] >= '0' && more[-1] <= '9')
+        more--;
+    assert_int_equal(bench_logged(t, "discarded: ") + strtol(more, NULL, 10),
+                     dropped);
+}
+
+/* Sessions that are not stored have their messages in memory, all of them
+ * together not more than memory_max; those that are stored have no part in
+ * it. */
+static void test_memory_of_sessions_not_stored(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.memory_max = 50000;
+    bench_restart(t, 0);
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    struct bench_link *brief = bench_meet(t, "c1 id=brief rm=1");
+    struct bench_link *durable = bench_meet(t, "c1 id=durable x=600 rm=1");
+    bench_say(brief, "subscribe #1 brief,q1");
+    bench_hear(brief, "suback*");
+    bench_say(durable, "subscribe #1 durable,q1");
+    bench_hear(durable, "suback*");
+    for (int i = 0; i < 200; i++)
+        publish(p, 1, "brief =*1000");
+    uint64_t dropped = session_figures(t->server).dropped;
+    assert_in_range(dropped, 150, 160);
+    assert_int_equal(bench_logged(t, "discarded: "), dropped);
+    for (int i = 0; i < 200; i++)
+        publish(p, 1, "durable =*1000");
+    assert_int_equal(session_figures(t->server).dropped, dropped);
+    assert_int_equal(bench_serve(durable, NULL), 200);
+    assert_int_equal(bench_serve(brief, NULL), 200 - dropped);
+    publish(p, 1, "brief =again"); /* there is room */
+    bench_hear(brief, "publish q1 #* brief =again");
+    assert_int_equal(session_figures(t->server).dropped, dropped);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1113,6 +1437,7 @@ int main(void)
         BENCH_TEST(test_retained_qos),
         BENCH_TEST(test_mqtt_3_3_1_9_mqtt_3_3_1_10_mqtt_3_3_1_11_handling),
         BENCH_TEST(test_mqtt_3_3_1_12_mqtt_3_3_1_13_as_published),
+        BENCH_TEST(test_mqtt_3_3_1_9_log_of_a_flood),
         BENCH_TEST(test_mqtt_3_3_2_15_to_mqtt_3_3_2_20_unaltered),
         BENCH_TEST(test_mqtt_3_3_2_4_payload_format),
         BENCH_TEST(test_mqtt_3_3_2_5_mqtt_3_3_2_6_queued_expiry),
@@ -1123,6 +1448,7 @@ int main(void)
         BENCH_TEST(test_mqtt_3_2_2_18_no_alias_maximum),
         BENCH_TEST(
             test_mqtt_3_1_2_26_mqtt_3_1_2_27_mqtt_3_3_2_11_alias_to_client),
+        BENCH_TEST(test_mqtt_3_1_2_24_mqtt_3_1_2_25_alias_too_long),
         BENCH_TEST(test_shared_is_fair),
         BENCH_TEST(test_mqtt_3_3_2_3_shared_topic),
         BENCH_TEST(test_mqtt_4_8_2_3_shared_qos),
@@ -1131,9 +1457,17 @@ int main(void)
         BENCH_TEST(test_mqtt_4_8_2_4_same_member_finishes),
         BENCH_TEST(test_mqtt_4_8_2_5_member_lost_amid_qos_2),
         BENCH_TEST(test_mqtt_4_8_2_6_refused_by_member),
+        BENCH_TEST(test_mqtt_3_3_2_5_shared_in_flight_expires),
+        BENCH_TEST(test_shared_queue_full),
+        BENCH_TEST(test_shared_one_of_three_connected),
         BENCH_TEST(test_mqtt_4_6_0_5_live_order),
         BENCH_TEST(test_mqtt_4_6_0_5_mqtt_4_6_0_6_queued_order),
         BENCH_TEST(test_mqtt_4_6_0_5_order_across_kills),
+        BENCH_TEST(test_mqtt_4_6_0_5_long_input),
+        BENCH_TEST(test_mqtt_4_6_0_5_long_input_of_a_link_lost),
+        BENCH_TEST(test_mqtt_3_1_4_3_ended_amid_long_input),
+        BENCH_TEST(test_log_of_one_turn),
+        BENCH_TEST(test_memory_of_sessions_not_stored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -415,6 +415,38 @@ test_mqtt_4_6_0_2_mqtt_4_6_0_3_answers_in_reverse(void **state)
     bench_silent(l);
 }
 
+/* Answers to deliveries of the earlier connection, in any order, before this
+ * one has repeated them: the client may have had them all. */
+static void test_mqtt_4_4_0_1_answered_before_repeated(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    for (int order = 0; order < 24; order++) {
+        struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
+        uint16_t id[4];
+        int left[4] = {0, 1, 2, 3};
+        for (int i = 0; i < 4; i++) {
+            publish(t, i % 2 + 1, "t =x");
+            id[i] = bench_hear(l, "publish q* t =x");
+        }
+        l = resume(t, l, CUT,
+                   order % 2 ? "id=s x=600 rm=2" : "id=s x=600 rm=1");
+        for (int n = 4, rest = order; n > 0; n--) {
+            int k = rest % n, i = left[k];
+            rest /= n;
+            left[k] = left[n - 1];
+            bench_say(l, i % 2 ? "pubrec #%u" : "puback #%u", id[i]);
+        }
+        bench_serve(l, NULL);
+        assert_int_equal(l->ended, 0);
+        publish(t, 1, "t =new");
+        bench_hear(l, "publish q1 #* t =new");
+        l = resume(t, l, CUT, "id=s x=600"); /* the four are finished */
+        bench_hear(l, "publish q1 dup #* t =new");
+        bench_silent(l);
+        bench_say(l, "disconnect 00 x=0");
+    }
+}
+
 /* ==== 3. windows ==========================================================
  */
 
@@ -538,6 +570,67 @@ static void test_mqtt_3_3_4_7_mqtt_4_9_0_2_burst(void **state)
             bench_silent(l);
         else
             bench_end(l, "disconnect 93*");
+    }
+}
+
+/* Counts and takes the PUBACKs among the packets that wait. */
+static int pubacks_take(struct bench_link *l)
+{
+    const struct bench_heard *h;
+    int n = 0;
+    while ((h = bench_next(l)) != NULL)
+        n += h->type == MQTT_PUBACK;
+    return n;
+}
+
+/* A client with at most two PUBLISHes open, whose PUBACKs come among other
+ * packets and never with the last byte that the server has for it. */
+static void test_mqtt_3_3_4_7_slow_reader_with_few_open(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *l = subscriber(t, "id=s x=600", "t,q0");
+    bench_cut(l);
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    for (int i = 0; i < 1500; i++)
+        bench_say(p, "publish t =*1000");
+    l = bench_link_open(t);
+    t->held = 1;
+    bench_say(l, "connect c0 id=s x=600");
+    int sent = 0, acked = 0;
+    for (int turn = 0; sent < 100; turn++) {
+        while (sent - acked < 2)
+            bench_say(l, "publish q1 #%d other =x", ++sent);
+        bench_step(t, 20000);
+        acked += pubacks_take(l);
+        assert_int_equal(l->ended, 0);
+        assert_true(turn < 1000);
+    }
+    bench_turn(t);
+    assert_int_equal(acked + pubacks_take(l), sent);
+    bench_silent(l);
+}
+
+/* Our own bound on open deliveries, for clients that name none or more. */
+static void test_mqtt_4_9_0_1_mqtt_3_3_4_9_own_window(void **state)
+{
+    static const struct {
+        const char *words;
+        size_t open;
+    } table[] = {{"", 10}, {" rm=5", 5}, {" rm=50", 10}, {" rm=10", 10}};
+    struct bench *t = (struct bench *)*state;
+    t->options.window_max = 10;
+    bench_restart(t, 0);
+    for (size_t i = 0; i < COUNT(table); i++) {
+        char words[40];
+        snprintf(words, sizeof words, "id=s x=600%s", table[i].words);
+        struct bench_link *l = subscriber(t, words, "t,q2");
+        for (int k = 0; k < 30; k++)
+            publish(t, k % 2 + 1, "t =x");
+        assert_int_equal(bench_waiting(l), table[i].open);
+        l = resume(t, l, CUT, words); /* a new connection, a new window */
+        assert_int_equal(bench_waiting(l), table[i].open);
+        assert_int_equal(bench_serve(l, NULL), 30);
+        bench_say(l, "disconnect 00 x=0");
     }
 }
 
@@ -933,12 +1026,15 @@ int main(void)
         BENCH_TEST(test_mqtt_4_4_0_2_mqtt_4_3_3_4_refused_by_client),
         BENCH_TEST(test_mqtt_4_3_3_7_sent_does_not_expire),
         BENCH_TEST(test_mqtt_4_6_0_2_mqtt_4_6_0_3_answers_in_reverse),
+        BENCH_TEST(test_mqtt_4_4_0_1_answered_before_repeated),
         BENCH_TEST(test_mqtt_3_3_4_9_mqtt_4_9_0_1_mqtt_4_9_0_2_client_window),
         BENCH_TEST(
             test_mqtt_3_3_4_10_mqtt_4_9_0_3_full_window_blocks_nothing),
         BENCH_TEST(test_mqtt_4_5_0_2_client_that_never_acknowledges),
         BENCH_TEST(test_mqtt_3_3_4_7_server_window),
         BENCH_TEST(test_mqtt_3_3_4_7_mqtt_4_9_0_2_burst),
+        BENCH_TEST(test_mqtt_3_3_4_7_slow_reader_with_few_open),
+        BENCH_TEST(test_mqtt_4_9_0_1_mqtt_3_3_4_9_own_window),
         BENCH_TEST(test_mqtt_2_2_1_4_mqtt_4_3_2_1_mqtt_4_3_3_1_distinct),
         BENCH_TEST(test_mqtt_2_2_1_4_wrap_around),
         BENCH_TEST(test_mqtt_2_2_1_4_exhaustion),

@@ -8,6 +8,7 @@
  *   4. DISCONNECT and AUTH
  *   5. faults         what the server says to a client that breaks a rule
  *   6. small packets  the client's Maximum Packet Size
+ *   7. a full disk
  *
  * The notation is that of bench.h.
  */
@@ -698,6 +699,72 @@ static void test_subscriptions_outlive_restarts(void **state)
     bench_silent(l);
 }
 
+/* The broker's maximum made 0 of the interval: that the client asked for more
+ * than 0 still counts, so DISCONNECT may name one (3.14.2.2.2). */
+static void test_expiry_maximum_of_zero(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.expiry_max = 0;
+    bench_restart(t, 0);
+    for (int i = 0; i < 2; i++) {
+        struct bench_link *l = bench_join(t, "c0 id=a x=600");
+        bench_hear(l, "connack 00 sp=0 x=0 *");
+        bench_say(l, "disconnect 00 x=600");
+        bench_end(l, "");
+    }
+    struct bench_link *l = bench_meet(t, "c0 id=a x=0");
+    bench_say(l, "disconnect 00 x=600");
+    bench_end(l, "disconnect 82*");
+}
+
+#define MANY 20000
+
+/* One client comes, says something and is lost, at no great expense. */
+static void visit(struct bench *t, const char *more, int number)
+{
+    uint8_t bytes[128];
+    struct session_link *link =
+        session_link_open(t->server, "127.0.0.1:1", t->now);
+    size_t n =
+        bench_encode(bytes, sizeof bytes, "connect c0 id=s%d x=600", number);
+    if (more != NULL)
+        n += bench_encode(bytes + n, sizeof bytes - n, more, number);
+    session_link_input(link, bytes, n, t->now);
+    session_link_lost(link, t->now);
+    if (number % 100 == 99)
+        bench_turn(t);
+}
+
+/* Their records are written anew, again and again, so that those of their
+ * subscriptions come to stand before them in the ledger. */
+static void test_mqtt_4_1_0_1_many_sessions_over_a_restart(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.trace = 0;
+    bench_restart(t, 0);
+    for (int i = 0; i < MANY; i++)
+        visit(t, "subscribe #1 x/%d,q1", i);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < MANY; i++)
+            visit(t, NULL, i);
+    for (int kill = 0; kill < 2; kill++) {
+        bench_restart(t, 1000);
+        struct session_figures f = session_figures(t->server);
+        assert_int_equal(f.sessions, MANY);
+        assert_int_equal(f.subscriptions, MANY);
+        struct bench_link *p = bench_meet(t, "c1 id=p");
+        for (int i = kill; i < MANY; i += 1999) {
+            bench_say(p, "publish q1 #1 x/%d =%d", i, i);
+            bench_hear(p, "puback #1 00");
+            struct bench_link *l = bench_join(t, "c0 id=s%d x=600", i);
+            bench_hear(l, "connack 00 sp=1*");
+            bench_hear(l, "publish q1 #* x/%d =%d", i, i);
+            bench_cut(l);
+        }
+        bench_leave(p);
+    }
+}
+
 /* ==== 3. keep alive ======================================================
  */
 
@@ -757,6 +824,38 @@ static void test_mqtt_3_1_2_21_mqtt_3_2_2_21_server_keep_alive(void **state)
         bench_advance(t, 200);
         end_after(l, "disconnect 8d*");
     }
+}
+
+/* What came while the broker was busy, or the machine asleep, came in time:
+ * only silence cuts a client off. */
+static void test_mqtt_3_1_2_22_read_late(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *w = bench_watch(t, "w/#");
+    struct bench_link *l = bench_meet(t, "c1 id=a ka=2 will w/a =gone");
+    struct bench_link *mute = bench_meet(t, "c1 id=b ka=2 will w/b =gone");
+    struct bench_link *last = bench_meet(t, "c1 id=c ka=2 will w/c =gone");
+    struct bench_link *slow = bench_link_open(t);
+    t->held = 1;
+    t->now += 11000;
+    bench_say(w, "pingreq");
+    bench_say(l, "pingreq");
+    bench_say(last, "publish t =x");
+    bench_say(slow, "connect c1 id=d");
+    bench_turn(t);
+    bench_hear(slow, "connack 00*");
+    bench_hear(l, "pingresp");
+    bench_silent(l);
+    bench_silent(last);
+    bench_end(mute, "disconnect 8d*");
+    bench_find(w, "publish q0 w/b =gone");
+    bench_hear(w, "pingresp");
+    bench_silent(w);
+    bench_advance(t, 2900); /* and its time begins anew */
+    bench_silent(l);
+    bench_advance(t, 200);
+    bench_end(l, "disconnect 8d*");
+    bench_end(last, "disconnect 8d*");
 }
 
 /* ==== 4. DISCONNECT and AUTH ===============================================
@@ -989,6 +1088,40 @@ static void test_mqtt_3_2_2_15_too_large(void **state)
     bench_end(l, "disconnect 95*");
 }
 
+/* A stranger may not make the broker hold much: a CONNECT has a limit of its
+ * own, half a mebibyte, whatever the Maximum Packet Size is. */
+static void test_connect_too_large(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    t->options.packet_max = 1024 * 1024;
+    bench_restart(t, 0);
+    static char bytes[60001];
+    memset(bytes, 'x', 60000);
+    for (int n = 8; n <= 9; n++) { /* 480,000 bytes; 540,000 bytes */
+        struct buf words = {NULL, 0, 0, 0};
+        buf_text(&words, "connect c1 id=a");
+        for (int i = 0; i < n; i++) {
+            buf_text(&words, " up=a:");
+            buf_text(&words, bytes);
+        }
+        buf_add(&words, "", 1);
+        struct bench_link *l = bench_link_open(t);
+        bench_say(l, "%s", (char *)words.p);
+        buf_free(&words);
+        if (n == 8) {
+            bench_hear(l, "connack 00 sp=0 *mps=1048576*");
+            bench_say(l, "publish q1 #1 t =*1000000");
+            bench_hear(l, "puback #1 10*");
+        } else {
+            end_after(l, "connack 95*");
+        }
+    }
+    /* [MQTT-3.2.2-15] is told by the length alone, nothing is waited for */
+    struct bench_link *l = bench_link_open(t);
+    bench_feed(l, "10 81 80 20 0004 4D515454 05");
+    end_after(l, "connack 95*");
+}
+
 static void test_mqtt_3_1_2_29_no_problem_information(void **state)
 {
     struct bench *t = (struct bench *)*state;
@@ -1054,6 +1187,36 @@ static void test_mqtt_3_2_2_19_mqtt_3_2_2_20_small_connack(void **state)
     bench_end(l, "connack 8c sp=0");
 }
 
+/* SUBACK and UNSUBACK have a code for each filter and cannot be made shorter:
+ * [MQTT-3.1.2-24] forbids to send, the others forbid to be silent. */
+static void test_mqtt_3_8_4_1_mqtt_3_10_4_4_answer_too_large(void **state)
+{
+    static const char *const types[] = {"subscribe", "unsubscribe"};
+    struct bench *t = (struct bench *)*state;
+    for (size_t i = 0; i < COUNT(types); i++)
+        for (int filters = 25; filters <= 26; filters++) {
+            struct buf words = {NULL, 0, 0, 0};
+            buf_text(&words, types[i]);
+            buf_text(&words, " #1");
+            for (int k = 0; k < filters; k++)
+                buf_text(&words, " f");
+            buf_add(&words, "", 1);
+            struct bench_link *w = bench_watch(t, "w/t");
+            struct bench_link *l =
+                bench_meet(t, "c1 id=a mps=30 will w/t =gone");
+            bench_say(l, "%s", (char *)words.p);
+            buf_free(&words);
+            if (filters == 25) { /* 30 bytes */
+                bench_find(l, i == 0 ? "suback #1 00*" : "unsuback #1 11*");
+                bench_silent(l);
+                bench_leave(l);
+            } else {
+                bench_end(l, "disconnect 95*");
+                bench_hear(w, "publish q0 w/t =gone");
+            }
+        }
+}
+
 /* A client of very small packets is served in small packets or not at all. */
 static void test_mqtt_3_1_2_24_very_small(void **state)
 {
@@ -1067,6 +1230,71 @@ static void test_mqtt_3_1_2_24_very_small(void **state)
         bench_say(l, "pingreq");
         bench_hear(l, "pingresp");
     }
+}
+
+/* ==== 7. a full disk ======================================================
+ *
+ * The store gives its reserve up and takes nothing new in; what deletes and
+ * finishes goes on, and all comes back by itself. */
+
+/* Fills the disk, with what a client may still add. */
+static void disk_fill(struct bench *t, struct bench_link *p)
+{
+    t->room = 0;
+    bench_say(p, "publish q1 #1 other/t =x");
+    bench_hear(p, "puback #1 *");
+    assert_true(store_full(t->store));
+}
+
+static void refused_when_full(struct bench *t, struct bench_link *p)
+{
+    bench_say(p, "publish q1 #2 t =no");
+    bench_hear(p, "puback #2 97*");
+    bench_say(p, "publish q2 #3 t =no");
+    bench_hear(p, "pubrec #3 97*");
+    bench_say(p, "publish q1 retain #4 kept =no");
+    bench_hear(p, "puback #4 97*");
+    struct bench_link *l = bench_link_open(t);
+    bench_say(l, "connect c0 id=new x=600");
+    bench_end(l, "connack 97 sp=0*");
+    l = bench_link_open(t);
+    bench_say(l, "connect c1 x=600");
+    bench_end(l, "connack 97 sp=0*");
+    bench_leave(bench_meet(t, "c1 id=passing")); /* which is not stored */
+}
+
+static void test_full_disk(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *s = bench_meet(t, "c1 id=s x=600");
+    bench_say(s, "subscribe #1 t,q2 other/t,q1");
+    bench_hear(s, "suback*");
+    bench_cut(s);
+    struct bench_link *p = bench_meet(t, "c1 id=p");
+    for (int i = 0; i < 4; i++) {
+        bench_say(p, "publish q1 #%d t =%d", i + 1, i);
+        bench_hear(p, "puback #%d 00", i + 1);
+    }
+    disk_fill(t, p);
+    refused_when_full(t, p);
+    s = bench_join(t, "c0 id=s x=600"); /* and takes what is queued */
+    bench_hear(s, "connack 00 sp=1*");
+    for (int i = 0; i < 4; i++)
+        bench_say(s, "puback #%u", bench_hear(s, "publish q1 #* t =%d", i));
+    bench_serve(s, NULL);
+    bench_cut(s);
+    bench_restart(t, 100);
+    s = bench_join(t, "c0 id=s x=600");
+    bench_hear(s, "connack 00 sp=1*");
+    bench_silent(s);
+    t->room = -1;
+    for (int i = 0; i < 100 && store_full(t->store); i++)
+        bench_advance(t, store_due(t->store) - t->now);
+    assert_false(store_full(t->store));
+    p = bench_meet(t, "c0 id=new x=600");
+    bench_say(p, "publish q1 #1 t =yes");
+    bench_hear(p, "puback #1 00");
+    bench_hear(s, "publish q1 #* t =yes");
 }
 
 int main(void)
@@ -1094,6 +1322,7 @@ int main(void)
         BENCH_TEST(test_mqtt_3_1_3_2_one_session_per_identifier),
         BENCH_TEST(test_mqtt_4_1_0_1_kept_while_connected),
         BENCH_TEST(test_expiry_maximum_and_bare_default),
+        BENCH_TEST(test_expiry_maximum_of_zero),
         BENCH_TEST(test_expiry_changed_in_disconnect),
         BENCH_TEST(test_expiry_raised_from_zero_in_disconnect),
         BENCH_TEST(test_mqtt_3_1_4_3_takeover),
@@ -1102,8 +1331,10 @@ int main(void)
         BENCH_TEST(test_mqtt_4_5_0_1_every_session),
         BENCH_TEST(test_walkthrough_at_each_qos),
         BENCH_TEST(test_subscriptions_outlive_restarts),
+        BENCH_TEST(test_mqtt_4_1_0_1_many_sessions_over_a_restart),
         BENCH_TEST(test_mqtt_3_1_2_22_mqtt_3_2_2_22_keep_alive),
         BENCH_TEST(test_mqtt_3_1_2_20_mqtt_3_12_4_1_ping),
+        BENCH_TEST(test_mqtt_3_1_2_22_read_late),
         BENCH_TEST(test_mqtt_3_1_2_21_mqtt_3_2_2_21_server_keep_alive),
         BENCH_TEST(test_mqtt_3_14_4_1_mqtt_3_14_4_2_after_disconnect),
         BENCH_TEST(test_mqtt_4_13_2_1_mqtt_3_14_2_1_disconnect_codes),
@@ -1114,10 +1345,13 @@ int main(void)
         BENCH_TEST(test_mqtt_3_14_4_1_nothing_after_fault),
         BENCH_TEST(test_mqtt_1_5_5_1_length_not_shortest),
         BENCH_TEST(test_mqtt_3_2_2_15_too_large),
+        BENCH_TEST(test_connect_too_large),
         BENCH_TEST(test_mqtt_3_1_2_29_no_problem_information),
         BENCH_TEST(test_mqtt_3_4_2_2_mqtt_3_5_2_2_mqtt_3_9_2_1_small),
         BENCH_TEST(test_mqtt_3_2_2_19_mqtt_3_2_2_20_small_connack),
+        BENCH_TEST(test_mqtt_3_8_4_1_mqtt_3_10_4_4_answer_too_large),
         BENCH_TEST(test_mqtt_3_1_2_24_very_small),
+        BENCH_TEST(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

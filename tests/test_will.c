@@ -394,6 +394,46 @@ static void test_mqtt_3_1_3_9_back_after_the_kill(void **state)
     bench_silent(w);
 }
 
+/* A will that went out is out, whatever happens to the broker right after
+ * that turn: it must not come again when the ledger is read back. */
+static void test_mqtt_3_1_2_10_published_and_then_the_end(void **state)
+{
+    static const struct {
+        const char *words; /* of CONNECT */
+        int delay;         /* Will Delay Interval, s */
+        enum ending ending;
+        uint64_t at;       /* ms after the ending that the will goes out */
+    } table[] = {
+        {"x=2", 60, CUT, 2000}, /* with the end of its session */
+        {"x=60", 2, CUT, 2000},
+        {"x=60", 0, CUT, 0},
+        {"x=60", 0, FAULT, 0},
+        {"x=60", 0, WITH_WILL, 0},
+    };
+    struct bench *t = (struct bench *)*state;
+    for (size_t i = 0; i < 2 * COUNT(table); i++) {
+        size_t k = i / 2;
+        struct bench_link *w = bench_meet(t, "c1 id=w x=600");
+        bench_say(w, "subscribe #1 w/t,q0"); /* stores nothing while online */
+        bench_hear(w, "suback #1 00");
+        struct bench_link *l = bench_meet(t, "c1 id=a %s will w/t =gone wdi=%d",
+                                          table[k].words, table[k].delay);
+        bench_advance(t, 1000);
+        end_by(l, table[k].ending);
+        t->now += table[k].at;
+        bench_turn(t);
+        bench_hear(w, "publish q0 w/t =gone");
+        if (i % 2)
+            bench_power_cut(t, 0);
+        else
+            bench_restart(t, 0);
+        w = bench_meet(t, "c0 id=w x=600");
+        bench_silent(w);
+        bench_advance(t, 100000);
+        bench_silent(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +451,7 @@ int main(void)
         BENCH_TEST(test_mqtt_3_1_2_8_pending_over_a_kill),
         BENCH_TEST(test_mqtt_3_1_2_8_online_at_the_kill),
         BENCH_TEST(test_mqtt_3_1_3_9_back_after_the_kill),
+        BENCH_TEST(test_mqtt_3_1_2_10_published_and_then_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
