@@ -601,6 +601,11 @@ static void listener_complain(const char *host, uint16_t port, int why)
         fprintf(stderr,
                 "holdfast: %s is no address of this machine; correct -b\n",
                 host);
+    else if (why == EMFILE || why == ENFILE)
+        fprintf(stderr,
+                "holdfast: cannot listen on %s port %u: %s; raise "
+                "`ulimit -n`\n",
+                host, port, strerror(why));
     else
         fprintf(stderr,
                 "holdfast: cannot listen on %s port %u: %s; correct -b or -p\n",

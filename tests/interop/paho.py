@@ -1,8 +1,9 @@
-"""paho.py - the walkthrough's three steps on python3-paho-mqtt.
+"""paho.py - the walkthrough's steps on python3-paho-mqtt.
 
     paho.py subscribe PORT ID QOS EXPIRY          subscribe, then leave
     paho.py publish   PORT QOS COUNT              publish, then leave
     paho.py receive   PORT ID QOS EXPIRY COUNT    resume, check, then leave
+    paho.py present   PORT ID EXPIRY              print Session Present, 0 or 1
 
 EXPIRY is a Session Expiry Interval in seconds, or - for none.  Messages are
 numbered and have properties; `receive` demands each of them once, in order,
@@ -123,6 +124,12 @@ def receive(port, name, qos, expiry, count):
     client.leave()
 
 
+def present(port, name, expiry):
+    client = Client(int(port), name, expiry, False)
+    print(int(client.present))
+    client.leave()
+
+
 if __name__ == "__main__":
     {"subscribe": subscribe, "publish": publish,
-     "receive": receive}[sys.argv[1]](*sys.argv[2:])
+     "receive": receive, "present": present}[sys.argv[1]](*sys.argv[2:])

@@ -80,9 +80,10 @@ start() {
     port=${port%% *}
 }
 
+# An empty store; options besides.
 fresh() {
     rm -rf "$work/data"
-    start -p 0 -d "$work/data"
+    start -p 0 -d "$work/data" "$@"
 }
 
 crash() {
@@ -211,6 +212,49 @@ mosquitto_retained() {
     [ "$got" = other ]
 }
 
+# mosquitto_will: its delay is running when the broker is killed.  What comes
+# before it was published after the restart, so the will was still to come.
+mosquitto_will() {
+    fresh -v || return 1
+    mosquitto_sub -p "$port" -V 5 -c -i watcher -t will -q 1 -E || return 1
+    mosquitto_sub -p "$port" -V 5 -c -i mortal -t "$topic" --will-topic will \
+        --will-payload gone --will-qos 1 -D will will-delay-interval 4 &
+    child=$!
+    await '"mortal" SUBACK'
+    kill -9 "$child"
+    wait "$child" 2>/dev/null
+    settle && restart || return 1
+    mosquitto_pub -p "$port" -V 5 -t will -q 1 -m before
+    got=$(mosquitto_sub -p "$port" -V 5 -c -i watcher -t will -q 1 \
+        -C 2 -W 20)
+    [ "$got" = "before
+gone" ]
+}
+
+# mosquitto_expiry: while the broker is dead one session runs out, the other
+# does not.
+mosquitto_expiry() {
+    fresh || return 1
+    for expiry in 2 600; do
+        mosquitto_sub -p "$port" -V 5 -c -i "for-$expiry" -x "$expiry" \
+            -t "$topic" -q 1 -E || return 1
+    done
+    mosquitto_pub -p "$port" -V 5 -t "$topic" -q 1 -m "$payload"
+    crash
+    sleep 3
+    restart || return 1
+    [ "$(paho present "$port" for-2 600)" = 0 ] || return 1
+    mosquitto_sub -p "$port" -V 5 -c -i for-2 -x 600 -t "$topic" -q 1 -E
+    mosquitto_pub -p "$port" -V 5 -t "$topic" -q 1 -m next
+    got=$(mosquitto_sub -p "$port" -V 5 -c -i for-2 -x 600 -t "$topic" -q 1 \
+        -C 1 -W 20)
+    [ "$got" = next ] || return 1
+    got=$(mosquitto_sub -p "$port" -V 5 -c -i for-600 -x 600 -t "$topic" -q 1 \
+        -C 2 -W 20)
+    [ "$got" = "$payload
+next" ]
+}
+
 # An older client prints what is wrong.
 old_version() {
     fresh || return 1
@@ -263,6 +307,10 @@ all_cases() {
     done
     mosquitto_retained
     verdict "mosquitto, retained messages" $?
+    mosquitto_will
+    verdict "mosquitto, a will whose delay runs across kill -9" $?
+    mosquitto_expiry
+    verdict "mosquitto, session expiry while the broker is dead" $?
     old_version
     verdict "mosquitto, MQTT 3.1.1 is told so" $?
     for client in mqttjs paho; do
