@@ -86,6 +86,8 @@
 #define ALIAS_TOPIC_MAX 256 /* bytes of a topic that we keep an alias for */
 #define CONNECT_MAX (512 * 1024) /* bytes of a CONNECT, from a stranger */
 #define LOG_HIGH (256 * 1024) /* bytes of log after which lines are counted */
+#define QOS0_TURNS 16 /* output_high this many times: QoS 0 cannot wait, so it
+                         has room for what many send one client in a turn */
 #define WORK_LINK 20000   /* what one link may make us do in a turn */
 #define WORK_PACKET 500000 /* what one SUBSCRIBE may make us do */
 #define PENDING_MAX (4 * 1024 * 1024) /* bytes of records for one commit */
@@ -2031,12 +2033,12 @@ static int resend_next(struct session_server *s, struct session *session)
     return 0;
 }
 
-/* May deliveries be put into this output?  Not while it is long; and while
- * all outputs together are, only if this one is empty. */
-static int link_roomy(const struct session_link *link)
+/* May deliveries be put into this output?  Not while `high` bytes wait in it;
+ * and while all outputs together are long, only if this one is empty. */
+static int link_roomy(const struct session_link *link, size_t high)
 {
     const struct session_server *s = link->server;
-    return link->out.n < s->opt.output_high &&
+    return link->out.n < high &&
            (link->out.n == 0 || s->out_bytes < s->opt.memory_max);
 }
 
@@ -2044,7 +2046,7 @@ static int link_roomy(const struct session_link *link)
 static void session_serve(struct session_server *s, struct session *session)
 {
     struct session_link *link = session->link;
-    while (link_roomy(link)) {
+    while (link_roomy(link, s->opt.output_high)) {
         int stop = 1;
         if (link->resend_at < link->resend_n)
             stop = resend_next(s, session);
@@ -2285,7 +2287,7 @@ static int match_send_now(struct session_server *s, const struct match *m,
     struct receiver r;
     if (qos > 0 || link == NULL || m->session->queued_qos0 > 0)
         return 0;
-    if (!link_roomy(link)) {
+    if (!link_roomy(link, QOS0_TURNS * (size_t)s->opt.output_high)) {
         log_drop(s, m->session, in->topic,
                  "QoS 0, the client reads too slowly");
         return 1;
@@ -4706,7 +4708,7 @@ void session_link_sent(struct session_link *link, size_t n)
     if (n > 0)
         link->burst = 0;
     buf_rest(&link->out);
-    if (link->session != NULL && link_roomy(link) &&
+    if (link->session != NULL && link_roomy(link, s->opt.output_high) &&
         (link->session->queue.n > 0 || link->resend_at < link->resend_n))
         session_wake(s, link->session);
 }

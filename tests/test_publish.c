@@ -1261,7 +1261,6 @@ static void test_mqtt_4_6_0_5_long_input(void **state)
 {
     struct bench *t = (struct bench *)*state;
     t->options.trace = 0;
-    t->options.output_high = 1024 * 1024; /* for QoS 0 of several turns */
     bench_restart(t, 0);
     struct buf got = {NULL, 0, 0, 0};
     struct bench_link *w = bench_watch(t, "o/t");
@@ -1292,7 +1291,6 @@ static void test_mqtt_4_6_0_5_long_input_of_a_link_lost(void **state)
     static const char *const last[] = {NULL, "disconnect 00"};
     struct bench *t = (struct bench *)*state;
     t->options.trace = 0;
-    t->options.output_high = 1024 * 1024; /* for all of it in one turn */
     bench_restart(t, 0);
     for (int i = 0; i < 4; i++) {
         struct bench_link *w = bench_watch(t, "o/t w/t");
@@ -1329,7 +1327,6 @@ static void test_mqtt_3_1_4_3_ended_amid_long_input(void **state)
 {
     struct bench *t = (struct bench *)*state;
     t->options.trace = 0;
-    t->options.output_high = 1024 * 1024;
     bench_restart(t, 0);
     for (int stop = 0; stop < 2; stop++) {
         struct bench_link *w = bench_watch(t, "o/t w/t");
@@ -1363,6 +1360,7 @@ static void test_log_of_one_turn(void **state)
 {
     struct bench *t = (struct bench *)*state;
     t->options.trace = 0;
+    t->options.output_high = 4096;
     bench_restart(t, 0);
     struct bench_link *w = bench_watch(t, "o/t");
     struct bench_link *l = bench_meet(t, "c1 id=a");
