@@ -34,7 +34,7 @@
  * A delivery's life (4.3).  `place` is its number within its session: the
  * pair (session, place) names it in the ledger, and orders it.
  *
- *                  window_send            PUBACK, PUBREC >= 0x80
+ *                  queue_send             PUBACK, PUBREC >= 0x80
  *      QUEUED -------------------> SENT ------------------------> (done)
  *        |  `-- QoS 0: done          | PUBREC < 0x80
  *        | message expires           v           PUBCOMP
@@ -45,7 +45,7 @@
  * holds its whole state; the others are notes, in the order of events.
  *
  *     counters  next-session next-message                      object
- *     session   id client expiry online|offline will-* rx      object, body
+ *     session   id client expiry [offline] rx.. [will-*]       object, body
  *                                                      is the Will Message
  *     sub       session filter qos nl rap rh id                object
  *     message   seq at expires qos retain from topic via to..  object, body
@@ -263,9 +263,9 @@ struct queue {
 
 /* A delivery that was sent and waits for its acknowledgement. */
 struct flight {
-    struct entry entry;
     uint16_t packet_id;
     uint8_t here; /* sent on this connection: takes a place in the window */
+    struct entry entry;
 };
 
 /* A Packet Identifier of a QoS 2 PUBLISH received and not released. */
@@ -1543,18 +1543,28 @@ static void queue_tidy(struct session_server *s, struct session *session)
     free(old.ring);
 }
 
-/* The index of the flight with this packet id, or where it would stand. */
-static uint32_t flight_place(const struct session *session, uint16_t packet_id)
+/* Where a Packet Identifier stands, or would stand, among n structures of
+ * `size` bytes that begin with one each, in rising order. */
+static uint32_t packet_id_place(const void *first, uint32_t n, size_t size,
+                                uint16_t packet_id)
 {
-    uint32_t low = 0, high = session->flight_n;
+    uint32_t low = 0, high = n;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
-        if (session->flights[mid].packet_id < packet_id)
+        uint16_t id;
+        memcpy(&id, (const uint8_t *)first + mid * size, sizeof id);
+        if (id < packet_id)
             low = mid + 1;
         else
             high = mid;
     }
     return low;
+}
+
+static uint32_t flight_place(const struct session *session, uint16_t packet_id)
+{
+    return packet_id_place(session->flights, session->flight_n,
+                           sizeof *session->flights, packet_id);
 }
 
 static struct flight *flight_find(const struct session *session,
@@ -1839,9 +1849,9 @@ static void message_expire(struct session_server *s, struct message *m)
 /* ======================================================================== */
 
 /* Puts a packet into the link's output.  What the client's Maximum Packet
- * Size leaves no room for is left out: first Reason String and User
- * Properties, then the packet itself [MQTT-3.1.2-24] [MQTT-3.2.2-19]
- * [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.6.2-2]
+ * Size leaves no room for is left out: first the Reason String (there are no
+ * User Properties of our own), then the packet itself [MQTT-3.1.2-24]
+ * [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.6.2-2]
  * [MQTT-3.7.2-2] [MQTT-3.9.2-1] [MQTT-3.11.2-1] [MQTT-3.14.2-3].
  * 1 = it is in the output. */
 static int link_send(struct session_link *link, struct mqtt_packet *p)
@@ -2674,15 +2684,8 @@ static void session_detach(struct session_server *s, struct session *session,
 
 static uint32_t rx_place(const struct session *session, uint16_t packet_id)
 {
-    uint32_t low = 0, high = session->rx_n;
-    while (low < high) {
-        uint32_t mid = low + (high - low) / 2;
-        if (session->rx[mid].packet_id < packet_id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
+    return packet_id_place(session->rx, session->rx_n, sizeof *session->rx,
+                           packet_id);
 }
 
 static struct rx *rx_find(const struct session *session, uint16_t packet_id)
