@@ -33,7 +33,7 @@ HEADERS = include/buf.h include/mqtt.h include/mqtt_codes.h \
 # A test links only the module it tests and what that module stands on.
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
-	build/test_broker
+	build/test_tools build/test_annotate build/test_broker
 
 all: holdfast
 
@@ -74,7 +74,14 @@ build/t-store.o: store.c $(HEADERS)
 build/t-mqtt.o: mqtt.c $(HEADERS)
 	@mkdir -p build
 	$(COMPILE_TEST) -c -o $@ mqtt.c
-build/t-bench.o: tests/bench.c tests/bench.h $(HEADERS)
+build/t-notation.o: tests/notation.c tests/notation.h $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) -c -o $@ tests/notation.c
+build/t-referee.o: tests/referee.c tests/referee.h $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) -c -o $@ tests/referee.c
+build/t-bench.o: tests/bench.c tests/bench.h tests/notation.h tests/referee.h \
+	$(HEADERS)
 	@mkdir -p build
 	$(COMPILE_TEST) $(CMOCKA_CFLAGS) -c -o $@ tests/bench.c
 build/t-client.o: tests/client.c tests/client.h $(HEADERS)
@@ -94,7 +101,12 @@ build/test_store: tests/test_store.c tests/store_world.h build/t-store.o
 build/test_recovery: tests/test_recovery.c tests/store_world.h build/t-store.o
 	$(LINK_TEST) tests/test_recovery.c build/t-store.o $(CMOCKA_LIBS)
 
-SERVER = build/t-bench.o build/t-session.o build/t-store.o build/t-mqtt.o
+TOOLS = build/t-notation.o build/t-referee.o build/t-mqtt.o
+build/test_tools: tests/test_tools.c $(TOOLS)
+	$(LINK_TEST) tests/test_tools.c $(TOOLS) $(CMOCKA_LIBS)
+
+SERVER = build/t-bench.o build/t-notation.o build/t-referee.o \
+	build/t-session.o build/t-store.o build/t-mqtt.o
 build/test_session: tests/test_session.c $(SERVER)
 	$(LINK_TEST) tests/test_session.c $(SERVER) $(CMOCKA_LIBS)
 build/test_publish: tests/test_publish.c $(SERVER)
@@ -103,6 +115,13 @@ build/test_qos: tests/test_qos.c $(SERVER)
 	$(LINK_TEST) tests/test_qos.c $(SERVER) $(CMOCKA_LIBS)
 build/test_will: tests/test_will.c $(SERVER)
 	$(LINK_TEST) tests/test_will.c $(SERVER) $(CMOCKA_LIBS)
+
+build/t-annotate.o: tests/annotate.c tests/annotate.h $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) -c -o $@ tests/annotate.c
+ANNOTATE = build/t-annotate.o build/t-mqtt.o
+build/test_annotate: tests/test_annotate.c $(ANNOTATE)
+	$(LINK_TEST) tests/test_annotate.c $(ANNOTATE) $(CMOCKA_LIBS)
 
 CLIENT = build/t-client.o build/t-mqtt.o
 build/test_broker: tests/test_broker.c $(CLIENT)

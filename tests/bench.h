@@ -3,29 +3,8 @@
  * by packets written as text, with a clock that moves only when told to.
  *
  * What a client sends (bench_say) and what it must get back (bench_hear) are
- * written in one notation.  A packet is its name and words after it:
- *
- *     connect c0 id=a ka=10 user=u pass=p x=300 rm=2 will q1 w/t =gone wdi=5
- *     connack 00 sp=1 x=300 rm=20
- *     publish q1 dup retain #7 a/b =payload mei=30 sid=1 up=name:value
- *     puback #7 10            pubrel #7 00
- *     subscribe #1 a/b,q1,nl,rap,rh2 c/d      suback #1 01 00
- *     unsubscribe #2 a/b c/d                  unsuback #2 00 11
- *     pingreq   pingresp   disconnect 8e x=5  auth 18 am=name ad=bytes
- *
- * "#7" is a Packet Identifier, two hexadecimal digits are a Reason Code,
- * "=text" is a payload ("=*500": 500 bytes of x), "%20" is the byte 0x20, and
- * "name=value" a property.  What follows `will` is the Will's.  An expected
- * packet is a pattern of fnmatch(): "*" stands for anything.
- *
- * Properties come in rising order of identifier, the Subscription
- * Identifiers sorted, User Properties as they stood on the wire:
- *
- *     pfi mei ct rt cd sid x aci ska am ad rpi wdi rri ri sr rs rm tam ta mq
- *     ra mps wsa sia ssa up
- *
- * A Topic Alias of the server is resolved and not shown.  Each packet of the
- * server is held against the rules that hold always (see bench.c).
+ * written in the notation of notation.h.  Each packet of the server is shown
+ * to a referee (referee.h), and the test fails if it breaks a rule.
  */
 #ifndef HOLDFAST_BENCH_H
 #define HOLDFAST_BENCH_H
@@ -39,15 +18,15 @@
 
 #include "buf.h"
 #include "mqtt.h"
+#include "referee.h"
 #include "session.h"
 #include "store.h"
 
 #define BENCH_LINKS 2000 /* links that one test may open */
-#define BENCH_ALIASES 32 /* the highest Topic Alias that a test allows */
 
 /* One packet that the server sent. */
 struct bench_heard {
-    char *text;         /* in the notation above */
+    char *text;         /* in the notation */
     uint8_t type;       /* an mqtt_type */
     uint8_t qos;        /* of a PUBLISH */
     uint16_t packet_id; /* 0 = none */
@@ -62,15 +41,7 @@ struct bench_link {
     int number;                 /* of this link within the test */
     int raw;                    /* 1 = leave the server's bytes in `in` */
     int ended;                  /* 1 = the server closed it */
-    int connack, goodbye;       /* packets of this kind heard so far */
-    uint32_t packet_max;        /* announced in CONNECT; 0 = none */
-    uint16_t receive_max;       /* announced in CONNECT */
-    uint16_t alias_max;         /* announced in CONNECT */
-    int problem_info;           /* Request Problem Information */
-    uint32_t open;              /* QoS 1/2 deliveries not yet settled */
-    uint8_t open_ids[65536 / 8];         /* their Packet Identifiers */
-    char *aliases[BENCH_ALIASES + 1];    /* what the server set them to */
-    unsigned aliased;           /* deliveries that came without a topic */
+    struct referee ref;         /* what the rules know of it */
     struct buf in;              /* bytes of the server, no whole packet yet */
     struct bench_heard **heard; /* packets of the server, oldest first */
     struct bench_heard *taken;  /* the one that bench_next() gave last */

@@ -835,8 +835,8 @@ test_mqtt_3_1_2_26_mqtt_3_1_2_27_mqtt_3_3_2_11_alias_to_client(void **state)
             bench_say(p, "publish topic/same =%d", k);
             bench_hear(l, "publish q0 topic/same =%d", k);
         }
-        assert_true(i >= 2 || l->aliased == 0);
-        assert_true(i < 4 || l->aliased > 0); /* ours, by design */
+        assert_true(i >= 2 || l->ref.aliased == 0);
+        assert_true(i < 4 || l->ref.aliased > 0); /* ours, by design */
         /* a new connection begins with no alias */
         bench_say(p, "publish q1 #1 topic/0 =open");
         bench_hear(p, "puback*");

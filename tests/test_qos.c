@@ -652,7 +652,7 @@ test_mqtt_2_2_1_4_mqtt_4_3_2_1_mqtt_4_3_3_1_distinct(void **state)
             assert_int_equal(rel, id);
         }
     }
-    assert_int_equal(l->open, 40);
+    assert_int_equal(l->ref.open, 40);
     bench_restart(t, 1000); /* and new ones keep off the old ones */
     l = bench_meet(t, "c0 id=s x=600");
     for (int i = 0; i < 10; i++)
@@ -694,8 +694,8 @@ static void test_mqtt_2_2_1_4_wrap_around(void **state)
             bench_send(l, ack, 4);
         }
         bench_turn(t);
-        memset(l->open_ids, 0, sizeof l->open_ids);
-        l->open = 0;
+        memset(l->ref.open_ids, 0, sizeof l->ref.open_ids);
+        l->ref.open = 0;
         while (bench_next(p) != NULL)
             continue;
     }

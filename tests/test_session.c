@@ -295,7 +295,7 @@ static void test_mqtt_4_2_0_1_cut_anywhere(void **state)
     n += bench_encode(bytes + n, sizeof bytes - n, "disconnect 00");
     for (int way = 0; way < 2; way++) {
         struct bench_link *l = bench_link_open(t);
-        l->alias_max = 4;
+        l->ref.alias_max = 4;
         for (size_t i = 0; way == 1 && i < n; i++)
             bench_send(l, bytes + i, 1);
         if (way == 0)
