@@ -1257,7 +1257,7 @@ static const struct field filter_field =
 static const struct field gone_filter_field =
     FIELD("Topic Filter", "", "MQTT-3.10.3-1", "MQTT-4.7.3-2");
 static const struct field options_field =
-    FIELD("Subscription Options byte", "", "", "");
+    FIELD("Subscription Options byte", "MQTT-3.8.3-2", "", "");
 
 /* 3.8.3.1: bits 0-1 QoS, 2 No Local, 3 Retain As Published, 4-5 Retain
  * Handling, 6-7 reserved. */

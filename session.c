@@ -2788,8 +2788,12 @@ static void link_refuse(struct session_link *link, uint8_t reason,
  * Before CONNACK there is no DISCONNECT [MQTT-3.14.0-1]. */
 static void link_fail(struct session_link *link, const struct mqtt_error *err)
 {
+    struct mqtt_error named = *err;
     char why[300];
-    error_print(why, sizeof why, err);
+    /* What breaks the form of CONNECT and no statement of its own. */
+    if (link->state == LINK_NEW && err->statement[0] == '\0')
+        named.statement = "MQTT-3.1.4-1";
+    error_print(why, sizeof why, &named);
     if (link->state == LINK_OPEN)
         link_disconnect(link, err->reason, why, DETACH_LOST);
     else
@@ -3611,6 +3615,9 @@ static int link_take(struct session_link *link)
     }
     link->heard = s->now; /* [MQTT-3.1.2-22] */
     if (mqtt_packet_decode(&p, link->in.p, size, MQTT_FROM_CLIENT, &err) != 0) {
+        /* What CONNECT said before its mistake counts [MQTT-3.1.2-24]. */
+        if (link->state == LINK_NEW && p.props.maximum_packet_size > 0)
+            link->packet_max = p.props.maximum_packet_size;
         link_fail(link, &err);
     } else {
         trace_packet(link, "<", &p);

@@ -161,7 +161,8 @@ enum mqtt_frame mqtt_frame_find(const uint8_t *p, size_t n, uint32_t maximum,
 
 /* Decodes the one packet of n bytes at p (as mqtt_frame_find() cut it).
  * 0 = *out holds views into p; -1 = *err says what is wrong and *out holds
- * nothing of use but type (and packet_id where it had been read). */
+ * nothing of use but type (and packet_id and, of CONNECT,
+ * props.maximum_packet_size where they had been read). */
 int mqtt_packet_decode(struct mqtt_packet *out, const uint8_t *p, size_t n,
                        enum mqtt_side from, struct mqtt_error *err);
 
