@@ -2,6 +2,9 @@
 #
 #   make run          build and start the broker, store in ./data
 #   make deps test    install cmocka where it is missing, run every test
+#   make conformance  every numbered statement, against this or any broker
+#   make badpeer      that suite against brokers that answer nonsense
+#   make mutants      that each of its tests can fail
 #   make interop      the walkthrough on real clients (mosquitto, paho, npm)
 #   make killtest     200 rounds of kill -9 under load
 #   make loadtest     10,000 and 1,000,000 queued messages across a restart
@@ -149,6 +152,42 @@ build/holdfast-memcheck: broker.c session.c store.c mqtt.c $(HEADERS)
 	$(COMPILE) -gdwarf-4 -o $@ broker.c session.c store.c mqtt.c
 memcheck: build/loadtest build/holdfast-memcheck
 	tests/memcheck build/loadtest build/holdfast-memcheck
+
+# The conformance suite: BROKER=host:port, RESTART='command', ONLY='3.8.*'.
+C = tests/conformance
+SUITE = $C/main.c $C/peer.c $C/hear.c tests/notation.c tests/referee.c \
+	tests/annotate.c tests/client.c \
+	$C/s1_5_data.c $C/s2_1_header.c $C/s2_2_identifiers.c \
+	$C/s3_1_connect.c $C/s3_1_3_payload.c $C/s3_2_connack.c \
+	$C/s3_3_publish.c $C/s3_3_4_actions.c $C/s3_4_puback.c \
+	$C/s3_5_pubrec.c $C/s3_6_pubrel.c $C/s3_7_pubcomp.c \
+	$C/s3_8_subscribe.c $C/s3_9_suback.c $C/s3_10_unsubscribe.c \
+	$C/s3_11_unsuback.c $C/s3_12_pingreq.c $C/s3_14_disconnect.c \
+	$C/s3_15_auth.c $C/s4_1_state.c $C/s4_2_network.c $C/s4_3_qos.c \
+	$C/s4_4_retry.c $C/s4_5_receipt.c $C/s4_6_order.c $C/s4_7_topics.c \
+	$C/s4_8_shared.c $C/s4_9_flow.c $C/s4_12_auth.c $C/s4_13_errors.c \
+	$C/s6_0_websocket.c
+build/conformance: $(SUITE) $C/suite.h $C/run.h tests/notation.h \
+		tests/referee.h tests/annotate.h tests/client.h build/mqtt.o
+	$(COMPILE) -Itests -I$C $(CMOCKA_CFLAGS) -o $@ $(SUITE) build/mqtt.o \
+		$(CMOCKA_LIBS)
+
+conformance: build/conformance holdfast
+	build/conformance --broker "$(BROKER)" --restart "$(RESTART)" \
+		--only "$(ONLY)" --user "$(MQTT_USER)" --password "$(MQTT_PASSWORD)" \
+		--results build/conformance-results
+
+# It fails cleanly against brokers that answer nonsense, or nothing.
+build/badpeer: $C/badpeer.c
+	@mkdir -p build
+	$(COMPILE) -o $@ $C/badpeer.c
+badpeer: build/badpeer build/conformance
+	$C/badpeer.sh
+
+# Small faults in copies of the sources, each of which a test must notice.
+# PART=3/10 takes a tenth of them.
+mutants: build/conformance
+	CC="$(CC)" tests/mutants/run $${PART:+-p "$$PART"}
 
 interop: holdfast
 	tests/interop/run.sh
