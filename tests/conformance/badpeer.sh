@@ -41,7 +41,7 @@ start() {
 # in its status.
 run_suite() {
 	began=$(date +%s)
-	$suite --broker "127.0.0.1:$port" --jobs 32 >"$work/out" \
+	$suite --broker "127.0.0.1:$port" --jobs 150 >"$work/out" \
 		2>"$work/err" &
 	run=$!
 	{

@@ -198,6 +198,14 @@ static void rows_read(struct run *r)
     fclose(f);
 }
 
+static int rows_chosen(const struct run *r)
+{
+    for (size_t i = 0; i < r->row_count; i++)
+        if (r->rows[i].chosen)
+            return 1;
+    return 0;
+}
+
 static struct row *row_find(struct run *r, const char *id)
 {
     for (size_t i = 0; i < r->row_count; i++)
@@ -313,6 +321,21 @@ static void address_split(struct run *r)
     }
 }
 
+static void broker_close(struct run *r)
+{
+    if (r->broker != NULL)
+        return;
+    broker_stop(r, SIGTERM);
+    client_dir_remove(r->dir);
+}
+
+static struct run *ours; /* the run whose Holdfast must not outlive it */
+
+static void broker_abandon(void)
+{
+    broker_close(ours);
+}
+
 static void broker_open(struct run *r)
 {
     char log[2000];
@@ -329,30 +352,25 @@ static void broker_open(struct run *r)
         setenv("HOLDFAST", r->holdfast, 1);
     if (client_dir_make(r->dir, sizeof r->dir) != 0)
         give_up("/tmp: no directory can be made: %s", strerror(errno));
+    ours = r;
+    atexit(broker_abandon); /* also by give_up(); the tests end by _exit() */
     if (broker_start(r) != 0) {
         client_broker_log(&r->process, log, sizeof log);
-        broker_stop(r, SIGKILL);
-        client_dir_remove(r->dir);
-        give_up("Holdfast does not start: %s", log);
+        give_up("Holdfast does not start: %s",
+                *log != '\0' ? log : "is there a program ./holdfast?");
     }
     r->setup.host = "127.0.0.1";
     r->setup.port = r->port;
 }
 
-static void broker_close(struct run *r)
-{
-    if (r->broker != NULL)
-        return;
-    broker_stop(r, SIGTERM);
-    client_dir_remove(r->dir);
-}
+#define PROBE_SENDS 20
 
 /* The first test of all: tells the runner what CONNACK offers. */
 static void probe_run(struct test *t)
 {
     struct peer *p = peer_join(t, "c0 id=~a x=300");
     const struct mqtt_properties *props = &connack(p)->packet.props;
-    struct offer o = {2, 1, 1, 1, 1, 1, 65535, 0, 0, 0};
+    struct offer o = {2, 1, 1, 1, 1, 1, 65535, 0, 0, 0, PROBE_SENDS};
 
     if (MQTT_HAS(props, MQTT_MAXIMUM_QOS))
         o.qos_max = props->maximum_qos;
@@ -403,6 +421,22 @@ static void canary_run(struct test *t)
         not_offered(t, "what was acknowledged did not outlive a crash");
 }
 
+/* The second one: how many deliveries the broker leaves open at a time.  Of
+ * twenty none is answered. */
+static void sends_run(struct test *t)
+{
+    struct peer *p = peer_join(t, "c1 id=~a");
+    unsigned n = 0;
+
+    subscribe(p, "~/a,q1");
+    for (unsigned i = 0; i < PROBE_SENDS; i++)
+        publish(t, "q1 ~/a =%u", i);
+    while (next(p, n == 0 ? WAIT / 4 : 2 * QUIET) != NULL)
+        n++;
+    check(t, n > 0, "nothing comes");
+    check(t, write(t->ctl, &n, sizeof n) == (ssize_t)sizeof n, "no runner");
+}
+
 /* ============================ 4. Processes =============================== */
 
 static void entry_start(struct run *r, struct entry *e)
@@ -442,10 +476,13 @@ static char *file_text(int fd)
 {
     struct stat s;
     size_t n = fstat(fd, &s) == 0 ? (size_t)s.st_size : 0;
-    char *text = (char *)mem_new(n + 100);
+    char *text = (char *)mem_new(n + 100), *end;
 
     if (n > 0 && pread(fd, text, n, 0) < 0)
         text[0] = '\0';
+    /* cmocka puts it into a CDATA section, which these would end. */
+    for (end = text; (end = strstr(end, "]]>")) != NULL;)
+        *end = ')';
     return text;
 }
 
@@ -504,7 +541,7 @@ static void entry_end(struct run *r, struct entry *e)
     }
     e->state = OVER;
     r->running--;
-    if (e->row == NULL)
+    if (e->row == NULL || interrupted)
         return;
     e->row->over++;
     e->row->passed += e->outcome == PASSED;
@@ -572,24 +609,40 @@ static void entries_run(struct run *r, int restarts, unsigned jobs)
         }
 }
 
-/* Learns what the broker offers; 0, or -1: no test makes sense. */
-static int probe(struct run *r)
+/* Runs this before all tests; what it writes to its socket is the answer of n
+ * bytes.  0, or -1: there is none. */
+static int probe(struct run *r, const struct test_case *c, void *answer,
+                 size_t n)
 {
-    static const struct test_case c = {"the first CONNECT", probe_run, NULL, 0};
     struct entry e;
-    ssize_t n;
 
     memset(&e, 0, sizeof e);
-    e.test = &c;
+    e.test = c;
     entry_start(r, &e);
-    n = recv(e.ctl, &r->setup.offer, sizeof r->setup.offer, MSG_WAITALL);
+    int whole = recv(e.ctl, answer, n, MSG_WAITALL) == (ssize_t)n;
     entry_end(r, &e);
-    if (n != (ssize_t)sizeof r->setup.offer) {
+    if (!whole && e.outcome == FAILED) {
         printf("%s", e.report);
         fflush(stdout);
     }
     free(e.report);
-    return n == (ssize_t)sizeof r->setup.offer ? 0 : -1;
+    return whole ? 0 : -1;
+}
+
+/* Learns what the broker offers; 0, or -1: no test makes sense. */
+static int broker_probe(struct run *r)
+{
+    static const struct test_case offers = {"the first CONNECT", probe_run,
+                                            NULL, 0};
+    static const struct test_case sends = {"the send quota", sends_run, NULL,
+                                           0};
+
+    if (probe(r, &offers, &r->setup.offer, sizeof r->setup.offer) != 0)
+        return -1;
+    if (r->setup.offer.qos_max > 0)
+        probe(r, &sends, &r->setup.offer.send_max,
+              sizeof r->setup.offer.send_max);
+    return 0;
 }
 
 /* Learns if what the broker stores outlives it. */
@@ -719,13 +772,13 @@ static unsigned report_table(const struct run *r, uint64_t began)
     return all[V_FAILED];
 }
 
-/* What cmocka runs: no test but its result. */
+/* What cmocka runs: no test but its result.  The report takes the place of
+ * the expression that is false: so it comes into cmocka's own file, whole. */
 static void entry_repeat(void **state)
 {
     const struct entry *e = (const struct entry *)*state;
 
-    if (e->outcome == FAILED)
-        fail_msg("%s", e->report);
+    _assert_true(e->outcome != FAILED, e->report, e->test->name, 0);
     if (e->outcome == NOT_OFFERED)
         skip();
 }
@@ -734,35 +787,33 @@ static void row_repeat(void **state)
 {
     const struct row *row = (const struct row *)*state;
 
-    if (row->breach != NULL)
-        fail_msg("%s", row->breach);
+    _assert_true(row->breach == NULL, row->breach, row->id, 0);
     if (row->unobservable != NULL)
         skip();
 }
 
-/* One section as a group of cmocka's: its tests, its unobservable rows, the
- * breaches that other tests saw. */
-static void group_report(struct run *r, size_t section)
+/* One group, for TAP has one plan and XML one root: the tests, the
+ * unobservable rows, the breaches that other tests saw. */
+static void group_report(struct run *r)
 {
     struct CMUnitTest *list = (struct CMUnitTest *)mem_new(
         (r->entry_count + r->row_count) * sizeof *list);
     size_t n = 0;
 
-    for (size_t i = 0; i < r->entry_count; i++)
-        if (r->entries[i].section == section) {
-            struct CMUnitTest t = {r->entries[i].test->name, entry_repeat,
-                                   NULL, NULL, &r->entries[i]};
-            list[n++] = t;
-        }
+    for (size_t i = 0; i < r->entry_count; i++) {
+        struct CMUnitTest t = {r->entries[i].test->name, entry_repeat, NULL,
+                               NULL, &r->entries[i]};
+        list[n++] = t;
+    }
     for (size_t i = 0; i < r->row_count; i++)
-        if (r->rows[i].section == section && r->rows[i].chosen &&
+        if (r->rows[i].chosen &&
             (r->rows[i].breach != NULL || r->rows[i].unobservable != NULL)) {
             struct CMUnitTest t = {r->rows[i].id, row_repeat, NULL, NULL,
                                    &r->rows[i]};
             list[n++] = t;
         }
     if (n > 0) /* the macro around it wants an array of fixed size */
-        _cmocka_run_group_tests(sections[section]->title, list, n, NULL, NULL);
+        _cmocka_run_group_tests("conformance", list, n, NULL, NULL);
     free(list);
 }
 
@@ -777,8 +828,7 @@ static void cmocka_report(struct run *r, enum cm_message_output format,
         if (freopen(file, "w", stdout) == NULL ||
             dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
             _exit(1);
-        for (size_t s = 0; s < SECTIONS; s++)
-            group_report(r, s);
+        group_report(r);
         fflush(stdout);
         _exit(0);
     }
@@ -813,7 +863,8 @@ static void offer_show(const struct run *r)
     const struct offer *o = &r->setup.offer;
 
     printf("Broker %s:%s%s.  It offers QoS %u%s%s%s%s%s, Receive Maximum %u, "
-           "Topic Alias Maximum %u, Maximum Packet Size %lu%s.\n",
+           "Topic Alias Maximum %u, Maximum Packet Size %lu%s; it leaves "
+           "%s%u deliveries open.\n",
            r->setup.host, r->setup.port,
            r->broker == NULL ? " (Holdfast, started for this)" : "",
            o->qos_max, o->sessions ? ", sessions" : "",
@@ -822,7 +873,8 @@ static void offer_show(const struct run *r)
            o->ids ? ", Subscription Identifiers" : "",
            o->shared ? ", Shared Subscriptions" : "", o->receive_max,
            o->alias_max, (unsigned long)o->packet_max,
-           o->packet_max == 0 ? " (none)" : "");
+           o->packet_max == 0 ? " (none)" : "",
+           o->send_max < PROBE_SENDS ? "" : "at least ", o->send_max);
     if (!r->setup.can_restart)
         puts("No --restart: what survives a crash of the broker is not "
              "tested.");
@@ -833,25 +885,24 @@ static int run_all(struct run *r)
 {
     uint64_t began = now();
 
-    if (probe(r) != 0) {
-        broker_close(r);
+    if (broker_probe(r) != 0)
         give_up("%s:%s does not answer a plain CONNECT as a broker does",
                 r->setup.host, r->setup.port);
-    }
     offer_show(r);
     for (size_t i = 0; i < r->row_count; i++)
         if (r->rows[i].chosen && r->rows[i].tests == 0)
             row_tell(r, &r->rows[i]);
     entries_run(r, 0, r->jobs);
     canary(r);
-    entries_run(r, 1, 1);
-    if (interrupted) {
-        broker_close(r);
+    /* One at a time, for each takes the broker from all others. */
+    entries_run(r, 1, r->setup.can_restart && r->setup.keeps ? 1 : r->jobs);
+    if (interrupted)
         give_up("interrupted");
-    }
     results_write(r);
     unsigned failed = report_table(r, began);
-    broker_close(r);
+    if (failed > 0 && !broker_answers(r))
+        printf("%s:%s answers no more: the broker has died in this run.\n",
+               r->setup.host, r->setup.port);
     return failed > 0 ? 1 : 0;
 }
 
@@ -866,12 +917,14 @@ int main(int argc, char **argv)
     sa.sa_handler = on_interrupt;
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
+    sigaction(SIGPIPE, &sa, NULL); /* "| head" */
     snprintf(r.setup.nonce, sizeof r.setup.nonce, "%05x",
              ((unsigned)getpid() * 7919u + (unsigned)now()) & 0xFFFFF);
     rows_read(&r);
     entries_make(&r);
-    if (r.entry_count == 0 && r.only != NULL)
-        give_up("--only %s: no test has such a statement", r.only);
+    if (!rows_chosen(&r))
+        give_up("--only %s: there is no such statement", r.only);
     broker_open(&r);
     return run_all(&r);
 }

@@ -219,8 +219,8 @@ test_mqtt_3_10_4_6_many_filters_are_like_many_unsubscribes(struct test *t)
     publish(t, "~/c =x");
     publish(t, "~/b =x");
     publish(t, "~/d =x");
-    hear(p, "publish q0 ~/b =x");
-    hear(p, "publish q0 ~/d =x");
+    find(p, "publish q0 ~/b =x"); /* each topic has an order of its own */
+    find(p, "publish q0 ~/d =x");
     silent(p);
 }
 

@@ -70,6 +70,7 @@ static void test_mqtt_3_2_0_1_before_what_a_session_holds(struct test *t)
     say(p, "connect c0 id=~a x=60");
     connack_first(t, p);
     hear(p, "pubrel #%u *", id);
+    say(p, "pubcomp #%u", id); /* it may have no quota for another one */
     hear(p, "publish q2 #* ~/a =two");
 }
 
@@ -130,7 +131,7 @@ static void test_mqtt_3_2_2_3_0_if_it_has_ended(struct test *t)
     struct peer *p = peer_join(t, "c1 id=~a x=60");
 
     say(p, "disconnect 00 x=0");
-    ended(p);
+    cut(p);
     cut(peer_join(t, "c1 id=~b x=0"));
     cut(peer_join(t, "c1 id=~c x=1"));
     check(t, !present(peer_join(t, "c0 id=~a")), "given up, and present");
@@ -145,7 +146,7 @@ static void test_mqtt_3_2_2_3_also_after_a_crash(struct test *t)
     peer_join(t, "c1 id=~b x=60");
     struct peer *p = peer_join(t, "c1 id=~c x=60");
     say(p, "disconnect 00 x=0");
-    ended(p);
+    cut(p);
     peer_join(t, "c1 id=~d x=0");
     restart(t);
     check(t, present(peer_join(t, "c0 id=~a x=60")), "stored, not present");
@@ -160,7 +161,7 @@ static void test_mqtt_3_2_2_3_also_after_a_crash(struct test *t)
 static void test_mqtt_3_2_2_5_what_a_client_kept_is_unknown(struct test *t)
 {
     need(t, NEED_SESSIONS | NEED_QOS2);
-    struct peer *w = peer_watch(t, "~/a,q2");
+    struct peer *w = peer_watch(t, "~/a");
     struct peer *p = peer_join(t, "c1 id=~a x=60");
     subscribe(p, "~/b,q1");
     say(p, "publish q2 #7 ~/a =old");
@@ -172,7 +173,7 @@ static void test_mqtt_3_2_2_5_what_a_client_kept_is_unknown(struct test *t)
     hear(p, "pubrec #7 [01]0*");
     say(p, "pubrel #7");
     hear(p, "pubcomp #7 00*");
-    find(w, "publish q2 #* ~/a =new");
+    find(w, "publish q0 ~/a =new");
     say(p, "pubrel #7");
     hear(p, "pubcomp #7 *");
     publish(t, "q1 ~/b =x");
@@ -251,9 +252,10 @@ static void test_mqtt_3_2_2_8_the_code_is_one_of_connack(struct test *t)
 static void test_mqtt_3_2_2_9_what_is_not_limited_is_served(struct test *t)
 {
     unsigned max = offer(t)->qos_max;
-    struct peer *w = peer_watch(t, "~/a,q%u", max);
 
     for (unsigned qos = 0; qos <= max; qos++) {
+        /* another client each time: none waits for what another left open */
+        struct peer *w = peer_watch(t, "~/a,q%u", max);
         publish(t, "q%u ~/a =x", qos);
         hear(w, "publish q%u *~/a =x", qos);
     }
@@ -379,7 +381,8 @@ static int same(struct mqtt_bytes a, struct mqtt_bytes b)
     return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
 }
 
-/* Clients `from` to 5 join without an identifier; each leaves its session. */
+/* Clients `from` to 5 join without an identifier; each leaves its session, or
+ * stays where there are none to leave: what has ended may be used again. */
 static void nameless_join(struct test *t, struct peer *all[6], int from)
 {
     for (int i = from; i < 6; i++) {
@@ -390,7 +393,8 @@ static void nameless_join(struct test *t, struct peer *all[6], int from)
         for (int k = 0; k < i; k++)
             check(t, !same(assigned(all[i]), assigned(all[k])),
                   "another session has it");
-        cut(all[i]);
+        if (offer(t)->sessions)
+            cut(all[i]);
     }
 }
 
@@ -401,7 +405,7 @@ static void need_assigned(struct test *t)
 
     say(p, "connect c1");
     const struct heard *h = next(p, WAIT);
-    if (h == NULL || h->packet.reason == 0x85)
+    if (h == NULL || h->packet.reason >= 0x80)
         not_offered(t, "it takes no empty Client Identifier");
 }
 

@@ -309,11 +309,12 @@ static void forwarded(struct test *t, const char *option, const char *retain)
     publish(t, "q1 retain ~/a =one");
     publish(t, "q1 ~/a =two");
     publish(t, "q0 retain ~/a =three");
-    hear(w, "publish q1%s #* ~/a =one*", retain);
+    /* Only messages of one QoS keep their order (4.6). */
+    find(w, "publish q1%s #* ~/a =one*", retain);
     find(w, "publish q1 #* ~/a =two*");
     find(w, "publish q0%s ~/a =three*", retain);
     away = resume(t, "");
-    hear(away, "publish q1%s #* ~/a =one*", retain);
+    find(away, "publish q1%s #* ~/a =one*", retain);
     find(away, "publish q1 #* ~/a =two*");
 }
 
@@ -415,8 +416,11 @@ static void unaltered(struct test *t, const char *topic, const char *properties,
         w = peer_watch(t, "~/%s,q1", topic);
         hear(w, "publish q? retain*~/%s =x%s", topic, expected);
     }
-    if (o->sessions && o->qos_max > 0)
-        find(resume(t, ""), "publish *~/%s =x%s", topic, expected);
+    if (o->sessions && o->qos_max > 0) {
+        struct peer *away = resume(t, "");
+        say(away, "puback #%u",
+            find(away, "publish *~/%s =x%s", topic, expected)->packet_id);
+    }
 }
 
 static void test_mqtt_3_3_2_4_payload_format_is_unaltered(struct test *t)

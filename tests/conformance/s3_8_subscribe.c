@@ -54,6 +54,8 @@ static void others_only(struct test *t, struct peer *p)
     hear(p, "puback #1001 [01]0*");
     say(p, "publish q2 #1002 ~/a =own");
     hear(p, "pubrec #1002 [01]0*");
+    say(p, "pubrel #1002"); /* some pass it on only now (4.3.3, figure 4.3) */
+    hear(p, "pubcomp #1002 00*");
     publish(t, "q1 ~/a =other");
     hear(p, "publish q1 #* ~/a =other");
     silent(p);

@@ -25,7 +25,7 @@ static const struct heard *suback_without_room(struct test *t)
     }
     say_wrong(p, "subscribe #7 %s", filters);
     if (comes(p, WAIT, "suback*"))
-        return hear(p, "suback #7 [89a]?*");
+        return hear(p, "suback #7 *");
     refused_as(p, "8f 81 82", "MQTT-4.7.1-1");
     return NULL;
 }
@@ -46,7 +46,7 @@ test_mqtt_3_9_2_1_a_reason_string_where_there_is_room(struct test *t)
 
     say_wrong(p, "subscribe #7 ~/a#");
     if (comes(p, WAIT, "suback*"))
-        named(p, hear(p, "suback #7 [89a]?"), "MQTT-4.7.1-1");
+        named(p, hear(p, "suback #7 ??"), "MQTT-4.7.1-1");
     else
         refused_as(p, "8f 81 82", "MQTT-4.7.1-1");
 }

@@ -189,8 +189,9 @@ static void test_mqtt_4_3_2_3_also_across_a_crash(struct test *t)
     /* A broker need not store a PUBACK at once: losing it does no harm. */
     let_pass(t, 1200);
     p = crash_and_back(t);
-    hear(p, "publish q1*#%u ~/a =2", second);
-    silent(p);
+    find(p, "publish q1*#%u ~/a =2", second);
+    if (diagnosed(t)) /* others may have lost the PUBACK (4.1.1) */
+        silent(p);
 }
 
 static void test_mqtt_4_3_2_4_puback_has_the_identifier(struct test *t)
@@ -292,10 +293,11 @@ static void test_mqtt_4_3_3_3_also_across_a_crash(struct test *t)
     say(p, "pubrec #%u 80", delivered(t, p, 2, "settled"));
     unsigned id = delivered(t, p, 2, "x");
     p = crash_and_back(t);
-    hear(p, "publish q2*#%u ~/a =x", id);
+    find(p, "publish q2*#%u ~/a =x", id);
     receive(p, id);
     say(p, "pubcomp #%u", id);
-    silent(p);
+    if (diagnosed(t)) /* others may have lost the PUBREC of 0x80 (4.1.1) */
+        silent(p);
 }
 
 static void test_mqtt_4_3_3_4_pubrec_brings_pubrel(struct test *t)
@@ -358,9 +360,10 @@ static void test_mqtt_4_3_3_5_also_across_a_crash(struct test *t)
     /* A broker need not store a PUBCOMP at once: losing it does no harm. */
     let_pass(t, 1200);
     p = crash_and_back(t);
-    hear(p, "pubrel #%u 00", second);
+    find(p, "pubrel #%u 00", second);
     say(p, "pubcomp #%u", second);
-    silent(p);
+    if (diagnosed(t)) /* others may have lost the PUBCOMP (4.1.1) */
+        silent(p);
 }
 
 static void test_mqtt_4_3_3_6_after_pubrel_no_publish(struct test *t)
@@ -505,7 +508,10 @@ static void test_mqtt_4_3_3_10_also_on_the_same_connection(struct test *t)
         say_wrong(p, "publish #7 q2 dup ~/a =x");
         if (!diagnosed(t) && !comes(p, WAIT, "pubrec #7 *"))
             return;
-        hear(p, "pubrec #7 [01]0*");
+        const struct heard *h = hear(p, "pubrec #7 *");
+        if (!diagnosed(t) && h->packet.reason >= 0x80)
+            return; /* 0x91, say */
+        check(t, h->packet.reason < 0x80, "the repeat is refused: %s", h->text);
     }
     let_go(p, 7);
     hear(watcher, "publish q0 ~/a =x");

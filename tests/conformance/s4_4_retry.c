@@ -33,12 +33,18 @@ static struct peer *leave_open(struct test *t, struct open *o)
     return p;
 }
 
-/* Everything that is open comes once under its own identifier. */
-static void all_come_again(struct peer *p, const struct open *o)
+/* Everything that is open comes under its own identifier. */
+static void each_comes_again(struct peer *p, const struct open *o)
 {
     find(p, "publish q1*#%u ~/a =1", o->one);
     find(p, "publish q2*#%u ~/a =2", o->two);
     hear(p, "pubrel #%u 00", o->released);
+}
+
+/* So it does, once, and nothing else comes. */
+static void all_come_again(struct peer *p, const struct open *o)
+{
+    each_comes_again(p, o);
     silent(p);
 }
 
@@ -70,7 +76,9 @@ static void test_mqtt_4_4_0_1_so_it_does_after_a_crash(struct test *t)
     restart(t);
     struct peer *p = peer_join(t, "c0 id=~a x=300");
     check(t, connack(p)->packet.session_present, "its session is gone");
-    all_come_again(p, &o);
+    each_comes_again(p, &o);
+    if (diagnosed(t)) /* others may have lost the PUBACK (4.1.1) */
+        silent(p);
 }
 
 static void test_mqtt_4_4_0_1_nothing_comes_again_meanwhile(struct test *t)

@@ -71,6 +71,10 @@ struct offer {
     uint16_t alias_max;            /* Topic Alias Maximum */
     uint16_t keep_alive;           /* Server Keep Alive; 0 = none */
     uint32_t packet_max;           /* Maximum Packet Size; 0 = none */
+    unsigned send_max;             /* QoS 1 and 2 deliveries that it leaves
+                                      open at a time, as far as was tried: its
+                                      send quota may be below the client's
+                                      Receive Maximum [MQTT-4.9.0-1] */
 };
 
 const struct offer *offer(const struct test *t);
@@ -201,7 +205,8 @@ void server_says(struct peer *p, const char *words, ...);
 
 /* The next packet of the type that the pattern begins with must match it and
  * come in time; packets of other types wait for their own hear().  Fails on a
- * DISCONNECT or an end that was not asked for. */
+ * DISCONNECT or an end that was not asked for.  A PUBLISH that cannot come, as
+ * the broker's own send quota is used up, is "not offered". */
 const struct heard *hear(struct peer *p, const char *pattern, ...);
 
 /* The first packet that matches, now or later; others wait. */
@@ -225,8 +230,9 @@ void absent(struct peer *p, const char *pattern, ...);
  * heard.  Returns when, by now(). */
 uint64_t ended(struct peer *p);
 
-/* For timers: the connection ends within WAIT after `after` ms from the last
- * thing this client said, and not earlier.  A DISCONNECT may come before it. */
+/* For Keep Alive: the connection ends within WAIT after `after` ms from the
+ * last thing this client said, and not before its Keep Alive is over; that of
+ * Holdfast not earlier than `after`.  A DISCONNECT may come before it. */
 uint64_t ended_after(struct peer *p, unsigned after);
 
 /* The broker refuses what was just sent and ends the connection.  CONNACK
@@ -254,8 +260,9 @@ const char *serve(struct peer *p, unsigned count);
  * "q1 retain ~/a =x"; the Packet Identifier is chosen here. */
 void publish(struct test *t, const char *words, ...);
 
-/* SUBSCRIBE with a Packet Identifier of its own; each filter is granted the
- * QoS it asks for, as far as the broker serves it. */
+/* SUBSCRIBE with a Packet Identifier of its own; each filter must be granted,
+ * and if with less than the QoS that it asks for and the broker serves, the
+ * test ends as "not offered". */
 void subscribe(struct peer *p, const char *filters, ...);
 
 /* A free Packet Identifier of this client. */
