@@ -2002,9 +2002,9 @@ static int queue_send(struct session_server *s, struct session *session)
         return -1;
     delivery_pop(s, session, &e);
     if (sent == 0 || r->qos == 0) {
-        /* a stored QoS 0 message must not come twice: its end is written
-         * with this turn */
-        delivery_end(s, e, r->qos == 0 ? STORE_SOON : STORE_LATER);
+        /* a stored QoS 0 message comes once or not at all (4.3.1): its end
+         * is synced before it leaves */
+        delivery_end(s, e, r->qos == 0 ? STORE_NOW : STORE_LATER);
         return 0;
     }
     /* The id is in the ledger before the packet leaves: after a crash it
