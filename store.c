@@ -16,6 +16,7 @@
  *  12  Commit              one write and one sync for a turn
  *  13  Cleaning and index
  *  14  Open and close
+ *  15  Audit              reading without a broker, past damage
  *
  * THE DIRECTORY (0700; its files 0600)
  *
@@ -148,8 +149,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "store.h"
 
 #define MIB ((uint64_t)1024 * 1024)
@@ -164,6 +167,8 @@
 #define OPEN_MAX_READ 8       /* segments open beside the current one */
 #define SEGMENT_LAST 99999999u /* the last number of 8 digits */
 #define DIR_MAX 900           /* bytes of the directory's path */
+#define AUDIT_TRIES 20        /* how often an audit looks at a moving store */
+#define PATCH_SIZE 4096       /* bytes that an audit gives up for bad ones */
 
 /* The fixed lines, to take their lengths from. */
 #define SEGMENT_SAMPLE                                                         \
@@ -526,6 +531,10 @@ struct segment {
     uint64_t size;   /* bytes of good batches, its first line included */
     uint64_t used;   /* the store's tick when fd was last asked for */
     int fd;          /* -1 = not open */
+    int doubt;       /* audit: 1 = its first line is bad, all this is a guess */
+    uint64_t good;   /* audit: how many good batches were read, */
+    uint64_t from;   /* the number of the first of them */
+    uint64_t to;     /* and of the last */
 };
 
 /* What the `batch` line says, and where the batch stands. */
@@ -548,6 +557,33 @@ struct reader {
     struct buf window; /* bytes of the file */
 };
 
+/* What an audit found where a start would have been refused. */
+struct fault {
+    uint32_t segment; /* the file, */
+    uint64_t at;      /* the offset in it, */
+    uint64_t end;     /* and one past the last damaged byte */
+    uint64_t first;   /* of the batches that are lost; 0 = not known */
+    uint64_t last;    /* of them; 0 = not known */
+    uint32_t records; /* not batches but records of a good one: how many */
+    uint32_t files;   /* segments that are missing, this the last of them */
+    const char *why;  /* a literal */
+};
+
+/* Reading without a broker. */
+struct audit {
+    int active;         /* 1 = write nothing, note damage and go past it */
+    int show;           /* 1 = list what is read in `shown` */
+    struct buf faults;  /* struct fault */
+    struct buf lines;   /* the faults as text */
+    struct buf shown;   /* batches and records as text */
+    uint64_t pid;       /* of the last writer; 0 = not known */
+    struct buf ahead;   /* a line: the index knows more than the log */
+    int index;          /* 1 = there is an index that a start would use */
+    uint64_t lost_at;   /* damaged bytes that are searched for records: */
+    uint64_t lost_end;  /* from here to here, in the segment at hand */
+    size_t open;        /* fault whose last batch is not known yet, from 1 */
+};
+
 enum replay_state {
     REPLAY_INDEX, /* records of the index come next */
     REPLAY_LOG,   /* records of the log come next */
@@ -562,6 +598,7 @@ struct replay {
     uint64_t records_end;    /* offset where the records end */
     uint32_t left;           /* records left in the batch at hand */
     uint64_t last;           /* number of the batch at hand; 0 = none yet */
+    uint64_t time;           /* and when it was written, ms */
     uint32_t resume_segment; /* where the log goes on after the index: */
     uint64_t resume_at;      /* segment (an old number, maybe) and offset */
     struct buf line;         /* the line at hand, NUL-ended, changed freely */
@@ -631,6 +668,7 @@ struct store {
                                 fit into the room */
 
     struct replay replay;       /* reading back */
+    struct audit audit;         /* and how */
     struct index_writer index;  /* checkpointing */
 };
 
@@ -685,6 +723,31 @@ static int store_fail_rot(struct store *st, uint32_t segment, uint64_t at,
                       "%s: offset %" PRIu64 ": %s; the ledger is damaged, "
                       "restore this file from a copy",
                       path.s, at, why);
+}
+
+/* An audit notes a fault; what there is to say of it beyond place and reason
+ * is the caller's.  Valid until the next one. */
+static struct fault *fault_add(struct store *st, uint32_t segment, uint64_t at,
+                               const char *why)
+{
+    struct fault fault;
+    memset(&fault, 0, sizeof fault);
+    fault.segment = segment;
+    fault.at = fault.end = at;
+    fault.why = why;
+    buf_add(&st->audit.faults, &fault, sizeof fault);
+    return (struct fault *)(void *)(st->audit.faults.p + st->audit.faults.n) -
+           1;
+}
+
+static size_t fault_count(const struct store *st)
+{
+    return st->audit.faults.n / sizeof(struct fault);
+}
+
+static struct fault *fault_at(const struct store *st, size_t i)
+{
+    return (struct fault *)(void *)st->audit.faults.p + i;
 }
 
 static void store_notice(struct store *st, const char *format, ...)
@@ -878,6 +941,22 @@ static void reserve_retry(struct store *st)
     }
 }
 
+/* An audit goes on where a disk does not give its bytes back: they count as
+ * zeros, and fail the checksums of what they belong to. */
+static void reader_patch(struct store *st, const struct reader *r, uint8_t *p,
+                         size_t n, uint64_t at)
+{
+    while (n > 0) {
+        size_t piece = PATCH_SIZE - (size_t)(at % PATCH_SIZE);
+        piece = piece < n ? piece : n;
+        if (file_read(st, r->fd, p, piece, at) < 0)
+            memset(p, 0, piece);
+        p += piece;
+        at += piece;
+        n -= piece;
+    }
+}
+
 /* n bytes from offset `at` on, all in memory; NULL if the file has no such
  * bytes or (r->error) they cannot be read.  Never more memory than the file
  * has bytes.  Valid until the next view. */
@@ -896,8 +975,11 @@ static uint8_t *reader_view(struct store *st, struct reader *r, uint64_t at,
     (void)buf_room(&r->window, (size_t)size);
     r->at = at;
     if (file_read(st, r->fd, r->window.p, (size_t)size, at) < 0) {
-        r->error = errno;
-        return NULL;
+        if (!st->audit.active) {
+            r->error = errno;
+            return NULL;
+        }
+        reader_patch(st, r, r->window.p, (size_t)size, at);
     }
     r->window.n = (size_t)size;
     return r->window.p;
@@ -1065,6 +1147,37 @@ static int segment_header_newer(const uint8_t *line, size_t n)
     return version > 1 && s.p < s.end && *s.p == ' ';
 }
 
+/* A number of a first line that is damaged, taken from its fixed place. */
+static uint64_t segment_header_guess(const uint8_t *line, const char *key,
+                                     size_t width, unsigned base)
+{
+    static const char sample[] = SEGMENT_SAMPLE;
+    size_t at = (size_t)(strstr(sample, key) - sample) + strlen(key);
+    struct scan s = scan_begin(line + at, width);
+    uint64_t number = scan_number(&s, width, base);
+    return s.bad ? 0 : number;
+}
+
+/* The first line is bad, or from elsewhere.  A start is refused.  An audit
+ * takes what can be made of it: if the salt is still right, the checksums of
+ * the batches will prove it. */
+static int segment_doubt(struct store *st, struct segment *s,
+                         const uint8_t line[SEGMENT_HEADER], const char *why)
+{
+    uint64_t first = segment_header_guess(line, " replaces=", 8, 10);
+    if (!st->audit.active)
+        return store_fail_rot(st, s->number, 0, why);
+    fault_add(st, s->number, 0, why)->end = SEGMENT_HEADER;
+    s->doubt = 1;
+    s->salt = segment_header_guess(line, " salt=", 16, 16);
+    s->first = first > 0 && first < s->number ? (uint32_t)first : s->number;
+    if (st->id == 0)
+        st->id = segment_header_guess(line, " store=", 16, 16);
+    if (s->size < SEGMENT_HEADER)
+        s->size = SEGMENT_HEADER;
+    return 0;
+}
+
 /* Opens the segment of this number and checks its first line. */
 static int segment_load(struct store *st, uint32_t number,
                         struct segment *segment)
@@ -1073,6 +1186,7 @@ static int segment_load(struct store *st, uint32_t number,
     uint8_t line[SEGMENT_HEADER];
     uint64_t id;
     size_t n = SEGMENT_HEADER;
+    memset(line, 0, sizeof line);
     memset(segment, 0, sizeof *segment);
     segment->number = number;
     segment->fd = file_open(st, path.s, O_RDONLY);
@@ -1083,16 +1197,22 @@ static int segment_load(struct store *st, uint32_t number,
         return store_fail_system(st, path.s, "cannot be read", remedy_disk);
     if (segment->size < n)
         n = (size_t)segment->size;
-    if (file_read(st, segment->fd, line, n, 0) < 0)
+    if (file_read(st, segment->fd, line, n, 0) < 0 && !st->audit.active)
         return store_fail_system(st, path.s, "cannot be read", remedy_disk);
-    if (segment_header_newer(line, n))
+    if (segment_header_newer(line, n) && !st->audit.active)
         return store_fail(st,
                           "%s: is of a newer format than this broker knows; "
                           "start the newer broker on it",
                           path.s);
     if (n < SEGMENT_HEADER ||
         segment_header_parse(st, line, segment, &id) < 0)
-        return store_fail_rot(st, number, 0, "the first line is not valid");
+        return segment_doubt(st, segment, line,
+                             segment_header_newer(line, n)
+                                 ? "the first line is not valid, or of a newer "
+                                   "format than this broker knows"
+                                 : "the first line is not valid");
+    if (st->id != 0 && st->id != id && st->audit.active)
+        return segment_doubt(st, segment, line, "belongs to another store");
     if (st->id != 0 && st->id != id)
         return store_fail(st,
                           "%s: belongs to another store; restore the file "
@@ -1259,11 +1379,12 @@ static int batch_check(struct store *st, struct reader *r,
 }
 
 /* Does a valid `batch` line stand anywhere behind `offset`?  If so the bad
- * batch at `offset` had been synced.  1, 0, or -1 = failed to read. */
+ * batch at `offset` had been synced.  1 = *b is the next, 0, or -1 = failed to
+ * read. */
 static int batch_follows(struct store *st, struct reader *r,
-                         const struct segment *s, uint64_t offset)
+                         const struct segment *s, uint64_t offset,
+                         struct batch *b)
 {
-    struct batch b;
     uint64_t at = offset + 1;
     while (at < r->size && r->size - at >= BATCH_HEADER) {
         uint64_t left = r->size - at;
@@ -1278,11 +1399,26 @@ static int batch_follows(struct store *st, struct reader *r,
         }
         for (; i < starts; i++)
             if (p[i] == 'b' && memcmp(p + i, "batch ", 6) == 0 &&
-                batch_header_parse(st, s, at + i, p + i, &b))
+                batch_header_parse(st, s, at + i, p + i, b))
                 return 1;
         at += starts;
     }
     return 0;
+}
+
+/* batch_check() of the batch at *at.  An audit goes on with the next one that
+ * can be read, and moves *at there; if there is none, to the last that began
+ * well. */
+static int batch_seek(struct store *st, struct reader *r,
+                      const struct segment *s, uint64_t *at, struct batch *b)
+{
+    int good = batch_check(st, r, s, *at, b);
+    while (good == 0 && st->audit.active &&
+           batch_follows(st, r, s, *at, b) == 1) {
+        *at = b->offset;
+        good = batch_check(st, r, s, *at, b);
+    }
+    return good;
 }
 
 /* ==== 7  Objects ===========================================================
@@ -1608,8 +1744,9 @@ static int segment_check(struct store *st, struct segment *s, int tail)
     int good = 1;
     memset(&r, 0, sizeof r);
     reader_start(&r, s->fd, s->size);
-    while (at < s->size && (good = batch_check(st, &r, s, at, &b)) == 1) {
-        if (at > SEGMENT_HEADER && b.number != st->last + 1)
+    while (at < s->size && (good = batch_seek(st, &r, s, &at, &b)) == 1) {
+        if (at > SEGMENT_HEADER && b.number != st->last + 1 &&
+            !st->audit.active)
             good = store_fail_rot(st, s->number, at,
                                   "a batch has the wrong number");
         if (good < 0)
@@ -1620,8 +1757,10 @@ static int segment_check(struct store *st, struct segment *s, int tail)
         at = b.end;
     }
     if (good == 0 && tail)
-        good = batch_follows(st, &r, s, at) == 0;
+        good = batch_follows(st, &r, s, at, &b) == 0;
     buf_free(&r.window);
+    if (good == 0 && st->audit.active)
+        return 0; /* the replay comes by and notes it */
     if (good <= 0)
         return store_fail_rot(st, s->number, at,
                               "a batch here cannot be read, yet later ones "
@@ -1629,12 +1768,37 @@ static int segment_check(struct store *st, struct segment *s, int tail)
     if (at < s->size) {
         struct path path = path_segment(st, s->number, ".log");
         store_notice(st,
-                     "%s: offset %" PRIu64 ": the last batch is torn, %"
-                     PRIu64 " bytes that were never acknowledged are cut",
-                     path.s, at, s->size - at);
+                     "%s: offset %" PRIu64 ": the last batch is torn%s, %"
+                     PRIu64 " bytes that were never acknowledged are cut%s",
+                     path.s, at,
+                     st->audit.active ? " or just being written" : "",
+                     s->size - at,
+                     st->audit.active ? " by the next start" : "");
         s->size = at;
     }
     return 0;
+}
+
+/* Segments that must be there are not, `last` the last of them. */
+static int segments_missing(struct store *st, uint32_t first, uint32_t last)
+{
+    struct path path = path_segment(st, last, ".log");
+    if (!st->audit.active)
+        return store_fail(st,
+                          "%s: this segment is missing; the ledger is "
+                          "damaged, restore the file from a copy",
+                          path.s);
+    fault_add(st, last, 0, "this segment is missing")->files =
+        last - first + 1;
+    return 0;
+}
+
+/* What a damaged first line says that its segment replaces is no reason to
+ * pass over a segment that is there: `below` is the next one. */
+static void segment_doubt_replaced(struct segment *s, uint32_t below)
+{
+    if (s->doubt && s->first <= below)
+        s->first = below + 1;
 }
 
 /* Walks the segments from the newest down: those that a later one replaces or
@@ -1649,25 +1813,25 @@ static int log_load(struct store *st, const struct listing *l)
         int bad;
         if ((above != 0 && number >= above) || number < st->head)
             continue;
-        if (above != 0 && number != above - 1)
-            break;
+        if (above != 0 && number != above - 1 &&
+            segments_missing(st, number + 1, above - 1) < 0)
+            return -1;
         bad = segment_load(st, number, &segment);
         if (bad == 0 && st->last == 0)
-            bad = segment_check(st, &segment, above == 0);
-        file_close(st, segment.fd);
-        segment.fd = -1;
+            bad = segment_check(st, &segment, above == 0 && !segment.doubt);
+        if (bad < 0 || !st->audit.active) {
+            file_close(st, segment.fd);
+            segment.fd = -1;
+        }
         if (bad < 0)
             return -1;
+        segment_doubt_replaced(&segment,
+                               i > 0 ? listing_number(&l->logs, i - 1) : 0);
         (void)segment_insert(st, 0, &segment);
         above = segment.first;
     }
-    if (above > (st->head > 0 ? st->head : 1)) {
-        struct path path = path_segment(st, above - 1, ".log");
-        return store_fail(st,
-                          "%s: this segment is missing; the ledger is "
-                          "damaged, restore the file from a copy",
-                          path.s);
-    }
+    if (above > (st->head > 0 ? st->head : 1))
+        return segments_missing(st, st->head > 0 ? st->head : 1, above - 1);
     return 0;
 }
 
@@ -2013,6 +2177,128 @@ static int replay_rot(struct store *st, const char *why)
     return store_fail_rot(st, st->segments[r->segment].number, r->at, why);
 }
 
+/* The rest of a batch cannot be cut into records, though its checksum is
+ * right.  An audit goes on behind it. */
+static int replay_rot_records(struct store *st, const char *why)
+{
+    struct replay *r = &st->replay;
+    struct fault *fault;
+    if (!st->audit.active)
+        return replay_rot(st, why);
+    fault = fault_add(st, st->segments[r->segment].number, r->at, why);
+    fault->end = r->at = r->records_end;
+    fault->records = r->left;
+    r->left = 0;
+    return 0;
+}
+
+/* What the caller sees of a file when it asks for all that was read. */
+static void show_begin(struct store *st, uint64_t offset)
+{
+    char place[48];
+    store_time_print(&st->audit.shown, st->replay.time);
+    (void)snprintf(place, sizeof place, " %08" PRIu32 ".log:%-8" PRIu64 " ",
+                   st->segments[st->replay.segment].number, offset);
+    buf_text(&st->audit.shown, place);
+}
+
+static void show_batch(struct store *st, const struct batch *b)
+{
+    char line[128];
+    if (!st->audit.show)
+        return;
+    (void)snprintf(line, sizeof line,
+                   "batch %" PRIu64 ": sound, %" PRIu32 " records of %" PRIu64
+                   " bytes\n",
+                   b->number, b->records, b->bytes);
+    show_begin(st, b->offset);
+    buf_text(&st->audit.shown, line);
+}
+
+static void show_line(struct store *st, uint64_t offset, const char *what,
+                      const uint8_t *line, size_t n)
+{
+    if (!st->audit.show)
+        return;
+    show_begin(st, offset);
+    buf_text(&st->audit.shown, what);
+    buf_add(&st->audit.shown, line, n);
+    buf_text(&st->audit.shown, "\n");
+}
+
+/* Finds the end of the line at `at`, however long it is. */
+static uint8_t *replay_line(struct store *st, uint64_t at, uint64_t end,
+                            size_t *n)
+{
+    struct replay *r = &st->replay;
+    uint64_t left = end - at;
+    for (uint64_t size = 512;; size *= 2) {
+        uint8_t *p, *newline;
+        size = size < left ? size : left;
+        p = reader_view(st, &r->reader, at, size);
+        newline = p == NULL ? NULL : (uint8_t *)memchr(p, '\n', (size_t)size);
+        if (newline != NULL) {
+            *n = (size_t)(newline - p);
+            return p;
+        }
+        if (p == NULL || size == left)
+            return NULL;
+    }
+}
+
+/* Could this be a record?  Kind, blank, key, "="; and no control characters,
+ * which a value never has. */
+static int lost_plausible(const uint8_t *p, size_t n)
+{
+    size_t i = 0;
+    while (i < n && ((p[i] >= 'a' && p[i] <= 'z') || p[i] == '-'))
+        i++;
+    if (i == 0 || i == n || p[i] != ' ')
+        return 0;
+    for (i++; i < n && ((p[i] >= 'a' && p[i] <= 'z') || p[i] == '-'); i++)
+        continue;
+    if (i == n || p[i] != '=')
+        return 0;
+    for (; i < n; i++)
+        if (p[i] < ' ' || p[i] == 0x7F)
+            return 0;
+    return 1;
+}
+
+/* What still reads like a record in the bytes that an audit went past: 1, or
+ * 0 = no more.  It proves nothing, but tells what may be lost. */
+static int lost_next(struct store *st, struct store_record *rec)
+{
+    struct replay *r = &st->replay;
+    struct audit *a = &st->audit;
+    while (a->lost_at < a->lost_end) {
+        uint64_t at = a->lost_at;
+        size_t n = 0, line;
+        uint8_t *p = replay_line(st, at, a->lost_end, &n);
+        if (p == NULL)
+            break;
+        line = n;
+        a->lost_at = at + n + 1;
+        if (!lost_plausible(p, n) || record_body_parse(p, &n, rec) < 0)
+            continue;
+        show_line(st, at, "LOST? ", p, line);
+        if (record_line_parse(st, p, n, rec) < 0)
+            continue;
+        rec->lost = 1;
+        rec->segment = st->segments[r->segment].number;
+        rec->line_len = (uint32_t)line + 1;
+        rec->body_at = at + rec->line_len;
+        if (rec->body_len > 0 && rec->body_len < a->lost_end - a->lost_at) {
+            p = reader_view(st, &r->reader, a->lost_at + rec->body_len, 1);
+            if (p != NULL && *p == '\n') /* its body, not records */
+                a->lost_at += rec->body_len + 1;
+        }
+        return 1;
+    }
+    a->lost_at = a->lost_end;
+    return 0;
+}
+
 /* The next record of the batch in the window. */
 static int replay_log_record(struct store *st, struct store_record *rec)
 {
@@ -2024,29 +2310,75 @@ static int replay_log_record(struct store *st, struct store_record *rec)
     if (p != NULL)
         newline = (uint8_t *)memchr(p, '\n', (size_t)left);
     if (newline == NULL)
-        return replay_rot(st, "a record has no end");
+        return replay_rot_records(st, "a record has no end");
     line = n = (size_t)(newline - p);
     if (record_body_parse(p, &n, rec) < 0 ||
         record_line_parse(st, p, n, rec) < 0)
-        return replay_rot(st, "a record is not valid");
+        return replay_rot_records(st, "a record is not valid");
     left -= line + 1;
     if (rec->body_len > 0 &&
         (left < rec->body_len + 1 || newline[1 + rec->body_len] != '\n'))
-        return replay_rot(st, "a record's body has no end");
+        return replay_rot_records(st, "a record's body has no end");
+    show_line(st, r->at, "", p, line);
     rec->segment = st->segments[r->segment].number;
     rec->line_len = (uint32_t)line + 1;
     rec->body_at = r->at + rec->line_len;
     r->at = rec->body_at + (rec->body_len > 0 ? rec->body_len + 1 : 0);
     r->left--;
+    rec->lost = 0;
     return 1;
 }
 
-/* Goes to the next batch: 1 = it has been verified, 0 = end, -1 = rot. */
+/* An audit goes past what cannot be read, up to the next batch that begins
+ * well, or to the end of the segment.  1, or -1 = failed. */
+static int replay_skip(struct store *st)
+{
+    struct replay *r = &st->replay;
+    const struct segment *s = &st->segments[r->segment];
+    struct batch b;
+    struct fault *fault;
+    int more = batch_follows(st, &r->reader, s, r->at, &b);
+    if (more < 0)
+        return -1;
+    fault = fault_add(st, s->number, r->at,
+                      s->doubt ? "no batch here can be proven"
+                               : "a batch here cannot be read, yet later ones "
+                                 "were written");
+    fault->end = more ? b.offset : s->size;
+    fault->first = r->last != 0 ? r->last + 1 : 0;
+    st->audit.open = fault_count(st);
+    st->audit.lost_at = r->at;
+    st->audit.lost_end = r->at = fault->end;
+    return 1;
+}
+
+/* An audit has found a good batch: is it the one that was to come? */
+static void replay_batch_expected(struct store *st, const struct batch *b)
+{
+    struct replay *r = &st->replay;
+    struct segment *s = &st->segments[r->segment];
+    struct fault *fault;
+    s->from = s->good++ == 0 ? b->number : s->from;
+    s->to = b->number;
+    if (st->audit.open != 0) {
+        fault_at(st, st->audit.open - 1)->last = b->number - 1;
+    } else if (r->last != 0 && b->number != r->last + 1) {
+        fault = fault_add(st, s->number, b->offset,
+                          "batches are missing before this one");
+        fault->first = r->last + 1;
+        fault->last = b->number - 1;
+    }
+    st->audit.open = 0;
+}
+
+/* Goes to the next batch: 1 = it has been verified (or, in an audit, passed
+ * over), 0 = end, -1 = rot. */
 static int replay_batch(struct store *st)
 {
     struct replay *r = &st->replay;
     struct segment *s = &st->segments[r->segment];
     struct batch b;
+    int good;
     while (r->at == s->size) {
         if (++r->segment == st->segment_count)
             return 0;
@@ -2057,12 +2389,19 @@ static int replay_batch(struct store *st)
     r->reader.fd = segment_fd(st, s);
     if (r->reader.fd < 0)
         return -1;
-    if (batch_check(st, &r->reader, s, r->at, &b) != 1)
+    good = batch_check(st, &r->reader, s, r->at, &b);
+    if (good == 0 && st->audit.active)
+        return replay_skip(st);
+    if (good != 1)
         return replay_rot(st, "a batch here cannot be read, yet later ones "
                               "were written");
-    if (r->last != 0 && b.number != r->last + 1)
+    if (st->audit.active)
+        replay_batch_expected(st, &b);
+    else if (r->last != 0 && b.number != r->last + 1)
         return replay_rot(st, "batches are missing before this one");
     r->last = b.number;
+    r->time = b.at;
+    show_batch(st, &b);
     r->left = b.records;
     r->records_end = b.end - BATCH_COMMIT;
     r->at = b.offset + BATCH_HEADER;
@@ -2090,7 +2429,7 @@ static void replay_log_start(struct store *st)
 static int replay_end(struct store *st)
 {
     struct replay *r = &st->replay;
-    if (r->last != st->last)
+    if (r->last != st->last && !st->audit.active)
         return store_fail(st,
                           "%s: the log ends with batch %" PRIu64 " where %"
                           PRIu64 " was found; the ledger is damaged, restore "
@@ -2111,8 +2450,11 @@ static int replay_log_next(struct store *st, struct store_record *rec)
     struct replay *r = &st->replay;
     int more = 1;
     while (more == 1 && r->left == 0) {
-        if (r->records_end != 0 && r->at != r->records_end)
-            return replay_rot(st, "a batch holds more than its records");
+        if (lost_next(st, rec))
+            return 1;
+        if (r->records_end != 0 && r->at != r->records_end &&
+            replay_rot_records(st, "a batch holds more than its records") < 0)
+            return -1;
         if (r->records_end != 0)
             r->at += BATCH_COMMIT;
         r->records_end = 0;
@@ -2145,25 +2487,6 @@ static int index_place_parse(struct store *st, const uint8_t *p,
     return 0;
 }
 
-/* Finds the end of the line at `at`, however long it is. */
-static uint8_t *index_line(struct store *st, uint64_t at, size_t *n)
-{
-    struct replay *r = &st->replay;
-    uint64_t left = r->records_end - at;
-    for (uint64_t size = 512;; size *= 2) {
-        uint8_t *p, *newline;
-        size = size < left ? size : left;
-        p = reader_view(st, &r->reader, at, size);
-        newline = p == NULL ? NULL : (uint8_t *)memchr(p, '\n', (size_t)size);
-        if (newline != NULL) {
-            *n = (size_t)(newline - p);
-            return p;
-        }
-        if (p == NULL || size == left)
-            return NULL;
-    }
-}
-
 /* The next record of the index: 1, 0 = no more, -1 = failed.  Its checksum
  * was right at the opening, so nothing here is expected to fail. */
 static int replay_index_next(struct store *st, struct store_record *rec)
@@ -2177,7 +2500,7 @@ static int replay_index_next(struct store *st, struct store_record *rec)
         replay_log_start(st);
         return 0;
     }
-    p = index_line(st, r->at, &n);
+    p = replay_line(st, r->at, r->records_end, &n);
     if (p == NULL || n <= INDEX_PLACE ||
         index_place_parse(st, p + n - INDEX_PLACE, rec) < 0 ||
         record_line_parse(st, p, n - INDEX_PLACE, rec) < 0) {
@@ -2188,6 +2511,7 @@ static int replay_index_next(struct store *st, struct store_record *rec)
                           path.s, r->at);
     }
     r->at += n + 1;
+    rec->lost = 0;
     return 1;
 }
 
@@ -2200,8 +2524,11 @@ int store_replay_next(struct store *st, struct store_record *rec)
         if (more != 0)
             return more;
     }
-    if (st->replay.state == REPLAY_LOG)
-        return replay_log_next(st, rec);
+    while (st->replay.state == REPLAY_LOG) {
+        int more = replay_log_next(st, rec);
+        if (more != 0 || st->replay.state == REPLAY_DONE)
+            return more;
+    }
     return 0;
 }
 
@@ -2249,10 +2576,17 @@ int store_field_number(const struct store_field *f, uint64_t max,
     return 0;
 }
 
-void store_replay_refuse(struct store *st, const struct store_record *rec,
-                         const char *why)
+int store_replay_refuse(struct store *st, const struct store_record *rec,
+                        const char *why)
 {
-    (void)store_fail_rot(st, rec->segment, rec->body_at - rec->line_len, why);
+    uint64_t at = rec->body_at - rec->line_len;
+    struct fault *fault;
+    if (!st->audit.active)
+        return store_fail_rot(st, rec->segment, at, why);
+    fault = fault_add(st, rec->segment, at, why);
+    fault->end = rec->body_at + (rec->body_len > 0 ? rec->body_len + 1 : 0);
+    fault->records = 1;
+    return 0;
 }
 
 /* ==== 11  Records ==========================================================
@@ -2774,6 +3108,10 @@ static void store_free(struct store *st)
     buf_free(&st->replay.reader.window);
     buf_free(&st->replay.line);
     buf_free(&st->index.out);
+    buf_free(&st->audit.faults);
+    buf_free(&st->audit.lines);
+    buf_free(&st->audit.ahead);
+    buf_free(&st->audit.shown);
     free(st->segments);
     free(st->dir);
     free(st);
@@ -2844,8 +3182,9 @@ struct store *store_open(const struct store_options *options, uint64_t now,
 /* The seal is an empty batch: a good one after which nothing may be bad. */
 void store_close(struct store *st, int clean)
 {
-    if (clean && !store_failed(st) && st->replay.state == REPLAY_DONE &&
-        st->out == NULL && !st->index.active) {
+    if (clean && !st->audit.active && !store_failed(st) &&
+        st->replay.state == REPLAY_DONE && st->out == NULL &&
+        !st->index.active) {
         int bad = st->batch.n > 0 ? batch_write(st) : 0;
         if (bad == 0) {
             batch_begin(st);
@@ -2855,4 +3194,260 @@ void store_close(struct store *st, int clean)
             (void)segment_sync(st);
     }
     store_free(st);
+}
+
+/* ==== 15  Audit ============================================================
+ *
+ * The start's own reading (sections 8 and 10), except that damage is noted and
+ * passed over, that all files stay open from the opening on, and that nothing
+ * is written.
+ *
+ * Beside a running broker the log moves on.  What was listed and opened stays
+ * readable, even when cleaning unlinks it; a batch that is just being written
+ * is the torn end that any crash leaves, no fault.  Only the list itself may
+ * be wrong, as it is not read in one moment: a segment may be gone when it is
+ * to be opened, or seem to be missing between two others, and the index may
+ * be newer than what was read before it.  So whatever is found wrong at the
+ * opening counts only if a second look, from the list on, finds it too. */
+
+/* The time that the lock file and the last batch tell. */
+static void audit_alive(struct store *st)
+{
+    struct path path = path_make(st, "lock");
+    st->lock_fd = file_open(st, path.s, O_RDONLY);
+    if (st->lock_fd >= 0) {
+        lock_read(st, &st->audit.pid, &st->alive);
+        file_close(st, st->lock_fd);
+        st->lock_fd = -1;
+    }
+    if (st->last_at > st->alive)
+        st->alive = st->last_at;
+    if (st->alive > st->now)
+        st->now = st->alive;
+}
+
+/* The index is judged as by a start, and then left alone. */
+static void audit_index(struct store *st)
+{
+    struct replay *r = &st->replay;
+    if (index_load(st) < 0) {
+        buf_text(&st->audit.ahead, st->error);
+        buf_text(&st->audit.ahead, "\n");
+        st->error[0] = '\0';
+    }
+    st->audit.index = r->state == REPLAY_INDEX;
+    if (st->audit.index)
+        file_close(st, r->reader.fd);
+    r->state = REPLAY_LOG;
+    r->last = 0;
+    r->resume_segment = 0;
+}
+
+/* The store's name, from the newest segment whose first line is good: the
+ * checksums of all batches begin with it. */
+static void audit_name(struct store *st, const struct listing *l)
+{
+    for (size_t i = listing_count(&l->logs); i-- > 0 && st->id == 0;) {
+        struct segment s;
+        uint8_t line[SEGMENT_HEADER];
+        uint64_t id;
+        struct path path;
+        int fd;
+        s.number = listing_number(&l->logs, i);
+        path = path_segment(st, s.number, ".log");
+        fd = file_open(st, path.s, O_RDONLY);
+        if (fd >= 0 && file_read(st, fd, line, sizeof line, 0) == 0 &&
+            segment_header_parse(st, line, &s, &id) == 0)
+            st->id = id;
+        file_close(st, fd);
+    }
+}
+
+/* One look at the store. */
+static struct store *audit_look(const struct store_options *options,
+                                uint64_t now, int show)
+{
+    struct store *st = store_new(options, now);
+    struct listing l;
+    memset(&l, 0, sizeof l);
+    st->audit.active = 1;
+    st->audit.show = show;
+    if (strlen(st->dir) == 0 || strlen(st->dir) > DIR_MAX) {
+        (void)store_fail(st, "%.64s: no path for a store; use 1 to %d bytes",
+                         st->dir, DIR_MAX);
+    } else if (listing_read(st, &l) == 0) {
+        if (l.logs.n == 0)
+            (void)store_fail(st, "%s: holds no ledger; name the directory of "
+                                 "a store", st->dir);
+        audit_name(st, &l);
+        if (!store_failed(st) && log_load(st, &l) == 0) {
+            audit_index(st);
+            audit_alive(st);
+        }
+    }
+    listing_free(&l);
+    return st;
+}
+
+static int audit_clear(const struct store *st)
+{
+    return !store_failed(st) && fault_count(st) == 0 && st->audit.ahead.n == 0;
+}
+
+/* Did both looks find the same wrong? */
+static int audit_agree(const struct store *a, const struct store *b)
+{
+    size_t n = a->audit.faults.n;
+    return strcmp(a->error, b->error) == 0 && n == b->audit.faults.n &&
+           (n == 0 || memcmp(a->audit.faults.p, b->audit.faults.p, n) == 0) &&
+           a->audit.ahead.n == b->audit.ahead.n;
+}
+
+struct store *store_audit(const struct store_options *options, uint64_t now,
+                          int show, char err[STORE_ERROR_MAX])
+{
+    struct store *st = audit_look(options, now, show);
+    int agree = audit_clear(st);
+    for (int i = 0; i < AUDIT_TRIES && !agree; i++) {
+        struct store *before = st;
+        st = audit_look(options, now, show);
+        agree = audit_clear(st) || audit_agree(before, st);
+        store_free(before);
+    }
+    err[0] = '\0';
+    if (!store_failed(st)) {
+        replay_log_start(st);
+        return st;
+    }
+    memcpy(err, st->error, STORE_ERROR_MAX);
+    store_free(st);
+    return NULL;
+}
+
+struct buf *store_shown(struct store *st)
+{
+    return &st->audit.shown;
+}
+
+static int fault_compare(const void *a, const void *b)
+{
+    const struct fault *x = (const struct fault *)a;
+    const struct fault *y = (const struct fault *)b;
+    if (x->segment != y->segment)
+        return x->segment < y->segment ? -1 : 1;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+/* Appends printf()'s text. */
+static void print(struct buf *out, const char *format, ...)
+{
+    char text[STORE_ERROR_MAX + DIR_MAX];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    buf_text(out, text);
+}
+
+/* Which batches went with the damage, as far as their neighbours tell. */
+static void fault_print_batches(struct buf *out, const struct fault *f)
+{
+    if (f->first != 0 && f->last == f->first)
+        print(out, "; batch %" PRIu64 " is lost", f->first);
+    else if (f->first != 0 && f->last > f->first)
+        print(out, "; batches %" PRIu64 " to %" PRIu64 " are lost", f->first,
+              f->last);
+    else if (f->first != 0 && f->last == 0)
+        print(out, "; the batches from %" PRIu64 " on are lost", f->first);
+    else if (f->first == 0 && f->last != 0)
+        print(out, "; the batches up to %" PRIu64 " are lost", f->last);
+}
+
+static void fault_print(const struct store *st, const struct fault *f,
+                        struct buf *out)
+{
+    struct path path = path_segment(st, f->segment, ".log");
+    print(out, "%s: offset %" PRIu64 ": %s", path.s, f->at, f->why);
+    if (f->files > 1)
+        print(out, ", and the %" PRIu32 " before it", f->files - 1);
+    if (f->end > f->at)
+        print(out, "; damaged up to offset %" PRIu64 ", %" PRIu64 " bytes",
+              f->end, f->end - f->at);
+    if (f->records > 0)
+        print(out, "; %" PRIu32 " of its batch's records are lost",
+              f->records);
+    fault_print_batches(out, f);
+    buf_text(out, "\n");
+}
+
+const struct buf *store_faults(struct store *st)
+{
+    st->audit.lines.n = 0;
+    if (fault_count(st) > 0)
+        qsort(st->audit.faults.p, fault_count(st), sizeof(struct fault),
+              fault_compare);
+    for (size_t i = 0; i < fault_count(st); i++)
+        fault_print(st, fault_at(st, i), &st->audit.lines);
+    buf_add(&st->audit.lines, st->audit.ahead.p, st->audit.ahead.n);
+    return &st->audit.lines;
+}
+
+void store_time_print(struct buf *out, uint64_t ms)
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm tm;
+    char text[64];
+    if (gmtime_r(&seconds, &tm) == NULL)
+        memset(&tm, 0, sizeof tm);
+    if (strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &tm) == 0)
+        text[0] = '\0';
+    print(out, "%s.%03u UTC", text, (unsigned)(ms % 1000));
+}
+
+static unsigned percent(uint64_t part, uint64_t whole)
+{
+    return whole == 0 ? 0 : (unsigned)(part * 100 / whole);
+}
+
+static void report_segment(const struct store *st, const struct segment *s,
+                           const struct store_object **o, struct buf *out)
+{
+    uint64_t live = 0;
+    size_t faults = 0;
+    for (; *o != NULL && (*o)->segment == s->number; *o = (*o)->next)
+        live += object_size(*o);
+    for (size_t i = 0; i < fault_count(st); i++)
+        faults += fault_at(st, i)->segment == s->number;
+    print(out, "  %08" PRIu32 ".log: %" PRIu64 " bytes, %u %% live, ",
+          s->number, s->size, percent(live, s->size));
+    if (s->good == 0)
+        print(out, "no batch");
+    else
+        print(out, "batches %" PRIu64 " to %" PRIu64, s->from, s->to);
+    if (faults > 0)
+        print(out, ", %" PRIu64 " are sound, DAMAGED in %zu places", s->good,
+              faults);
+    else if (s->good > 0)
+        buf_text(out, ", all sound");
+    buf_text(out, "\n");
+}
+
+void store_report(struct store *st, struct buf *out)
+{
+    const struct store_object *o = st->oldest;
+    print(out,
+          "ledger %016" PRIx64 " in %s: %zu segments of %" PRIu64
+          " bytes, %u %% live\n",
+          st->id, st->dir, st->segment_count, st->total,
+          percent(st->live, st->total));
+    print(out, "  last written by process %" PRIu64 ", alive at ",
+          st->audit.pid);
+    store_time_print(out, st->alive);
+    buf_text(out, "\n");
+    for (size_t i = 0; i < st->segment_count; i++)
+        report_segment(st, &st->segments[i], &o, out);
+    print(out, "  index: %s\n",
+          st->audit.index ? "good" : "none, the next start reads all");
+    buf_add(out, st->notices.p, st->notices.n);
+    st->notices.n = 0;
 }

@@ -83,6 +83,8 @@ void store_close(struct store *st, int clean);
 struct store_record {
     const char *kind;     /* NUL-ended, valid until the next replay call */
     uint64_t body_len;    /* 0 = no body */
+    int lost;             /* only in an audit (audit.h): reads like a record,
+                             but stands in a batch that is damaged */
     const char *next;     /* private: the fields not yet taken */
     const char *end;      /* private: end of the line */
     uint32_t segment;     /* private: where the record stands */
@@ -110,10 +112,11 @@ int store_field_next(struct store *st, struct store_record *rec,
 int store_field_number(const struct store_field *f, uint64_t max,
                        uint64_t *number);
 
-/* Ends the replay with a failure of its own: the owner found a record that
- * makes no sense.  Names the record's file and offset in store_error(). */
-void store_replay_refuse(struct store *st, const struct store_record *rec,
-                         const char *why);
+/* The owner found a record that makes no sense (why: a literal).  -1: it ends
+ * the replay, its file and offset are in store_error().  0: this is an audit,
+ * it is among the faults; go on with the next. */
+int store_replay_refuse(struct store *st, const struct store_record *rec,
+                        const char *why);
 
 /* ---- objects ------------------------------------------------------------ */
 
