@@ -14,6 +14,7 @@
  *     6  topic tree           14  shared deliveries  22  replay: records
  *     7  subscriptions        15  wills              23  replay: the whole
  *     8  records              16  sessions           24  public functions
+ *                                                     25  audit
  *
  * Who points at whom
  *
@@ -73,6 +74,7 @@
 #include <assert.h>
 #include <stdarg.h>
 
+#include "audit.h"
 #include "mqtt.h"
 
 /* ======================================================================== */
@@ -3860,6 +3862,7 @@ struct replay {
     struct map deliveries; /* session id and place to message and receiver */
     struct fields f;
     struct store_record rec;
+    struct buf lost; /* what an audit can tell of damaged records */
 };
 
 static struct mqtt_bytes fields_text(const struct fields *f, enum text_field t)
@@ -4283,8 +4286,8 @@ static const struct {
     {"end", replay_end},         {"clear", replay_clear},
     {"counters", replay_counters}};
 
-/* Applies the record in r->rec.  -1: it makes no sense. */
-static int replay_record(struct session_server *s, struct replay *r)
+/* Takes the fields of the record in r->rec.  -1: they make no sense. */
+static int replay_fields(struct session_server *s, struct replay *r)
 {
     struct store_field field;
     int more = 0;
@@ -4292,13 +4295,109 @@ static int replay_record(struct session_server *s, struct replay *r)
         if (fields_add(s, &r->f, &field) != 0)
             return -1;
     }
-    if (more < 0)
+    return more;
+}
+
+/* Applies the record in r->rec.  -1: it makes no sense. */
+static int replay_record(struct session_server *s, struct replay *r)
+{
+    if (replay_fields(s, r) < 0)
         return -1;
     for (size_t i = 0; i < sizeof replay_kinds / sizeof *replay_kinds; i++) {
         if (strcmp(r->rec.kind, replay_kinds[i].kind) == 0)
             return replay_kinds[i].apply(s, r);
     }
     return -1;
+}
+
+/* What the kinds of records tell, for what may be lost. */
+static const struct {
+    const char *kind, *what;
+} lost_kinds[] = {
+    {"message", "a message"},
+    {"session", "the state of a session"},
+    {"sub", "a subscription"},
+    {"unsub", "the end of a subscription"},
+    {"end", "the end of a session"},
+    {"rx", "that a QoS 2 message was received"},
+    {"rel", "that a QoS 2 message was released"},
+    {"deliver", "one more receiver of a message"},
+    {"send", "that a message was sent"},
+    {"rec", "that PUBREC came for a message"},
+    {"done", "the end of a delivery"},
+    {"clear", "the end of a retained message"},
+    {"counters", "the next numbers to be given out"}};
+
+/* Appends printf()'s text; what is longer is cut. */
+static void tell(struct buf *out, const char *format, ...)
+{
+    char text[400];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    buf_text(out, text);
+}
+
+static void tell_name(struct buf *out, const char *what,
+                      struct mqtt_bytes name)
+{
+    if (name.n > 0) {
+        tell(out, ", %s ", what);
+        name_add(out, name);
+    }
+}
+
+/* A session by its number, and by its name if that is known. */
+static void lost_session(const struct session_server *s, struct replay *r,
+                         uint64_t id)
+{
+    const struct session *session = replay_session(s, r, id);
+    struct mqtt_bytes client = fields_text(&r->f, T_CLIENT);
+    if (session != NULL && session->client.n > 0)
+        client = bytes_of(&session->client);
+    tell(&r->lost, ", session %llu", (unsigned long long)id);
+    tell_name(&r->lost, "client", client);
+}
+
+/* What a record seems to be.  The fields are taken as far as they can be. */
+static void lost_kind(struct session_server *s, struct replay *r)
+{
+    struct mqtt_bytes line = {(const uint8_t *)r->rec.next,
+                              (size_t)(r->rec.end - r->rec.next)};
+    size_t i = 0, kinds = sizeof lost_kinds / sizeof *lost_kinds;
+    struct store_field field;
+    while (i < kinds && strcmp(r->rec.kind, lost_kinds[i].kind) != 0)
+        i++;
+    tell(&r->lost, "perhaps %s", i < kinds ? lost_kinds[i].what : "a record");
+    if (i == kinds)
+        tell_name(&r->lost, r->rec.kind, line);
+    while (i < kinds && store_field_next(s->store, &r->rec, &field) > 0)
+        (void)fields_add(s, &r->f, &field);
+}
+
+/* The record stands in a damaged batch, and may itself be damaged: it is not
+ * applied but told. */
+static void replay_lost(struct session_server *s, struct replay *r)
+{
+    const struct fields *f = &r->f;
+    lost_kind(s, r);
+    if (f->number[F_SEQ] != 0)
+        tell(&r->lost, ", message %llu",
+             (unsigned long long)f->number[F_SEQ]);
+    tell_name(&r->lost, "topic", fields_text(f, T_TOPIC));
+    if (f->number[F_SESSION] != 0 || f->number[F_S] != 0)
+        lost_session(s, r, f->number[F_SESSION] | f->number[F_S]);
+    else if (strcmp(r->rec.kind, "session") == 0)
+        lost_session(s, r, f->number[F_ID]);
+    if (f->has >> F_N & 1)
+        tell(&r->lost, ", delivery %llu", (unsigned long long)f->number[F_N]);
+    tell_name(&r->lost, "filter", fields_text(f, T_FILTER));
+    for (uint32_t k = 0; k < f->to_n; k++) {
+        lost_session(s, r, f->to[k].session);
+        tell(&r->lost, ", delivery %lu", (unsigned long)f->to[k].r.place);
+    }
+    buf_text(&r->lost, "\n");
 }
 
 /* ======================================================================== */
@@ -4413,40 +4512,65 @@ static int replay_finish(struct session_server *s, struct replay *r)
             session->packet_id =
                 session->flights[session->flight_n - 1].packet_id;
     }
-    for (uint32_t i = 1; i < s->sessions.n; i++) {
-        if (session_at(s, i) != NULL) {
-            replay_offline(s, session_at(s, i));
-            session_arm(s, session_at(s, i));
-        }
-    }
     return 0;
+}
+
+/* Applies up to n records.  1 = there are more, 0 = all are read, -1 = the
+ * store is rotten: store_error(). */
+static int replay_some(struct session_server *s, struct replay *r, uint32_t n)
+{
+    for (; n > 0; n--) {
+        int more = store_replay_next(s->store, &r->rec);
+        if (more <= 0)
+            return more;
+        if (r->rec.lost)
+            replay_lost(s, r);
+        else if (replay_record(s, r) != 0 &&
+                 store_replay_refuse(s->store, &r->rec,
+                                     "a record that this version cannot "
+                                     "read") < 0)
+            return -1;
+        fields_clear(s, &r->f);
+    }
+    return 1;
+}
+
+static void replay_free(struct session_server *s, struct replay *r)
+{
+    fields_free(s, &r->f);
+    map_free(&r->sessions);
+    map_free(&r->messages);
+    map_free(&r->deliveries);
+    buf_free(&r->lost);
 }
 
 /* Reads the whole ledger.  0, or -1: store_error(). */
 static int server_replay(struct session_server *s)
 {
     struct replay r;
-    int more;
+    int more = 1;
     memset(&r, 0, sizeof r);
     s->replaying = 1;
-    while ((more = store_replay_next(s->store, &r.rec)) > 0) {
-        if (replay_record(s, &r) != 0) {
-            store_replay_refuse(s->store, &r.rec,
-                                "a record that this version cannot read");
-            more = -1;
-            break;
-        }
-        fields_clear(s, &r.f);
-    }
-    fields_free(s, &r.f);
+    while (more > 0)
+        more = replay_some(s, &r, UINT32_MAX);
+    fields_clear(s, &r.f);
     if (more == 0)
         more = replay_finish(s, &r);
-    map_free(&r.sessions);
-    map_free(&r.messages);
-    map_free(&r.deliveries);
+    replay_free(s, &r);
     s->replaying = 0;
     slots_release(&s->sessions);
     return more;
+}
+
+/* Time goes on for the sessions that were read back. */
+static void server_resume(struct session_server *s)
+{
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        if (session_at(s, i) != NULL) {
+            replay_offline(s, session_at(s, i));
+            session_arm(s, session_at(s, i));
+        }
+    }
 }
 
 /* ======================================================================== */
@@ -4470,9 +4594,10 @@ void session_options_default(struct session_options *opt)
     opt->memory_max = 256 * 1024 * 1024;
 }
 
-struct session_server *session_server_open(struct store *st,
-                                           const struct session_options *opt,
-                                           uint64_t now)
+/* A server that knows nothing yet. */
+static struct session_server *server_new(struct store *st,
+                                         const struct session_options *opt,
+                                         uint64_t now)
 {
     struct mqtt_bytes none = {NULL, 0};
     struct session_server *s = mem_new(sizeof *s);
@@ -4483,10 +4608,19 @@ struct session_server *session_server_open(struct store *st,
     s->next_brief = (uint64_t)UINT32_MAX + 1; /* never in the ledger */
     s->counters.kind = OBJECT_COUNTERS;
     s->root = topic_new(s, NULL, none);
+    return s;
+}
+
+struct session_server *session_server_open(struct store *st,
+                                           const struct session_options *opt,
+                                           uint64_t now)
+{
+    struct session_server *s = server_new(st, opt, now);
     if (server_replay(s) != 0) {
         session_server_close(s);
         return NULL;
     }
+    server_resume(s);
     if (s->counters.segment == 0)
         counters_write(s, WRITE_NEW);
     timers_run(s, &s->timers);
@@ -4752,4 +4886,312 @@ struct buf *session_trace(struct session_server *s)
 struct session_figures session_figures(const struct session_server *s)
 {
     return s->figures;
+}
+
+/* ======================================================================== */
+/* 25  audit: what the ledger holds, in words                               */
+/* ======================================================================== */
+
+#define AUDIT_RECORDS 1000 /* read in one step */
+
+/* Tells the sum, then the sessions, then the retained messages. */
+struct session_audit {
+    struct session_server *server; /* filled by the replay; serves nobody */
+    struct replay r;
+    int told;    /* 1 = the sum was told */
+    uint32_t at; /* slots of sessions, then of messages, that were told */
+};
+
+/* Deliveries of one kind, summed up. */
+struct pile {
+    uint64_t n, bytes;
+    uint64_t oldest, newest; /* when they were accepted, ms */
+    uint64_t expired;        /* by now: the next start drops them */
+    uint64_t qos0;
+    uint64_t released;       /* await PUBCOMP */
+};
+
+/* A time that has passed or is to come, in the two greatest units. */
+static void tell_span(struct buf *out, uint64_t ms)
+{
+    uint64_t s = ms / 1000;
+    if (s >= 86400)
+        tell(out, "%llu d %llu h", (unsigned long long)(s / 86400),
+             (unsigned long long)(s / 3600 % 24));
+    else if (s >= 3600)
+        tell(out, "%llu h %llu min", (unsigned long long)(s / 3600),
+             (unsigned long long)(s / 60 % 60));
+    else if (s >= 60)
+        tell(out, "%llu min %llu s", (unsigned long long)(s / 60),
+             (unsigned long long)(s % 60));
+    else
+        tell(out, "%llu s", (unsigned long long)s);
+}
+
+static uint64_t span(uint64_t from, uint64_t to)
+{
+    return to > from ? to - from : 0;
+}
+
+static void pile_add(const struct session_server *s, struct pile *pile,
+                     struct entry e)
+{
+    const struct message *m = message_at(s, e.message);
+    const struct receiver *r = entry_receiver(s, e);
+    if (pile->n == 0 || m->at < pile->oldest)
+        pile->oldest = m->at;
+    if (m->at > pile->newest)
+        pile->newest = m->at;
+    pile->n++;
+    pile->bytes += m->object.body_len;
+    pile->expired += m->expiry.at != 0 && m->expiry.at <= s->now;
+    pile->qos0 += r->qos == 0;
+    pile->released += r->stage == STAGE_RELEASED;
+}
+
+static void tell_pile(const struct session_server *s, struct buf *out,
+                      const char *what, const struct pile *pile)
+{
+    if (pile->n == 0)
+        return;
+    tell(out, "  %s: %llu messages, %llu bytes, the oldest ", what,
+         (unsigned long long)pile->n, (unsigned long long)pile->bytes);
+    tell_span(out, span(pile->oldest, s->now));
+    buf_text(out, " old, the newest ");
+    tell_span(out, span(pile->newest, s->now));
+    if (pile->qos0 > 0)
+        tell(out, "; %llu at QoS 0", (unsigned long long)pile->qos0);
+    if (pile->released > 0)
+        tell(out, "; %llu wait for PUBCOMP",
+             (unsigned long long)pile->released);
+    if (pile->expired > 0)
+        tell(out, "; %llu have expired", (unsigned long long)pile->expired);
+    buf_text(out, "\n");
+}
+
+static void tell_deliveries(const struct session_server *s, struct buf *out,
+                            const struct session *session)
+{
+    struct pile queued, flying;
+    memset(&queued, 0, sizeof queued);
+    memset(&flying, 0, sizeof flying);
+    for (uint32_t i = 0; i < session->queue.n; i++)
+        pile_add(s, &queued, *queue_entry(&session->queue, i));
+    for (uint32_t i = 0; i < session->flight_n; i++)
+        pile_add(s, &flying, session->flights[i].entry);
+    tell_pile(s, out, "queue", &queued);
+    tell_pile(s, out, "sent, not acknowledged", &flying);
+    if (session->flight_n > 0)
+        buf_text(out, "    Packet Identifiers");
+    for (uint32_t i = 0; i < session->flight_n; i++)
+        tell(out, " %u", (unsigned)session->flights[i].packet_id);
+    buf_text(out, session->flight_n > 0 ? "\n" : "");
+    if (session->rx_n > 0)
+        buf_text(out, "  received at QoS 2, not released:");
+    for (uint32_t i = 0; i < session->rx_n; i++)
+        tell(out, " %u", (unsigned)session->rx[i].packet_id);
+    buf_text(out, session->rx_n > 0 ? "\n" : "");
+}
+
+static void tell_sub(struct buf *out, const struct sub *sub)
+{
+    struct mqtt_bytes filter = {sub->filter, sub->n};
+    buf_text(out, "  subscription ");
+    name_add(out, filter);
+    tell(out, " QoS %u", (unsigned)sub->qos);
+    if (sub->id != 0)
+        tell(out, ", identifier %lu", (unsigned long)sub->id);
+    buf_text(out, sub->no_local ? ", No Local" : "");
+    buf_text(out, sub->retain_as_published ? ", Retain As Published" : "");
+    if (sub->retain_handling != 0)
+        tell(out, ", Retain Handling %u", (unsigned)sub->retain_handling);
+    buf_text(out, "\n");
+}
+
+static void tell_will(const struct session_server *s, struct buf *out,
+                      const struct will *w)
+{
+    struct mqtt_packet view;
+    if (w->body.p == NULL ||
+        mqtt_publish_open(&view, w->body.p, w->body.n) != 0)
+        return;
+    buf_text(out, "  will on ");
+    name_add(out, view.publish.topic);
+    tell(out, " QoS %u%s, %lu bytes", (unsigned)w->qos,
+         w->retain ? ", retained" : "",
+         (unsigned long)view.publish.payload.n);
+    if (w->due == 0) {
+        tell(out, ", delay %lu s\n", (unsigned long)w->delay);
+        return;
+    }
+    buf_text(out, w->due > s->now ? ", due in " : ", was due ago ");
+    tell_span(out, w->due > s->now ? w->due - s->now : s->now - w->due);
+    buf_text(out, "\n");
+}
+
+/* Online or offline, since when and until when. */
+static void tell_presence(const struct session_server *s, struct buf *out,
+                          const struct session *session)
+{
+    uint64_t offline = session->offline, end;
+    uint64_t alive = store_last_alive(s->store);
+    if (offline == 0 && alive + 5000 > s->now) {
+        buf_text(out, ": online");
+    } else {
+        buf_text(out, offline == 0 ? ": online when the broker ended, "
+                                   : ": offline since ");
+        offline = offline == 0 ? alive : offline;
+        store_time_print(out, offline);
+        buf_text(out, ", for ");
+        tell_span(out, span(offline, s->now));
+    }
+    if (session->expiry == EXPIRY_NEVER) {
+        buf_text(out, "; never expires\n");
+        return;
+    }
+    tell(out, "; expiry %lu s", (unsigned long)session->expiry);
+    end = offline + (uint64_t)session->expiry * 1000;
+    if (offline != 0 && end <= s->now)
+        buf_text(out, ", has passed: the next start ends it");
+    else if (offline != 0)
+        buf_text(out, ", left ");
+    if (offline != 0 && end > s->now)
+        tell_span(out, end - s->now);
+    buf_text(out, "\n");
+}
+
+static void tell_session(const struct session_server *s, struct buf *out,
+                         const struct session *session)
+{
+    tell(out, "session %llu, client ", (unsigned long long)session->id);
+    name_add(out, bytes_of(&session->client));
+    tell_presence(s, out, session);
+    tell_will(s, out, &session->will);
+    for (const struct sub *sub = session->subs; sub != NULL; sub = sub->mate)
+        tell_sub(out, sub);
+    tell_deliveries(s, out, session);
+}
+
+static void tell_retained(const struct session_server *s, struct buf *out,
+                          const struct message *m)
+{
+    struct text topic = topic_name(m->retained_at);
+    buf_text(out, "retained on ");
+    name_add(out, bytes_of(&topic));
+    text_free(&topic);
+    tell(out, ": QoS %u, %lu bytes, ", (unsigned)m->qos,
+         (unsigned long)m->object.body_len);
+    tell_span(out, span(m->at, s->now));
+    buf_text(out, " old");
+    if (m->expiry.at != 0 && m->expiry.at <= s->now)
+        buf_text(out, ", has expired");
+    else if (m->expiry.at != 0)
+        buf_text(out, ", expires in ");
+    if (m->expiry.at > s->now)
+        tell_span(out, m->expiry.at - s->now);
+    buf_text(out, "\n");
+}
+
+static void tell_sum(const struct session_server *s, struct buf *out)
+{
+    const struct session_figures *f = &s->figures;
+    uint64_t online = 0, bytes = 0;
+    for (uint32_t i = 1; i < s->sessions.n; i++)
+        online += session_at(s, i) != NULL && session_at(s, i)->offline == 0;
+    for (uint32_t i = 1; i < s->messages.n; i++) {
+        if (message_at(s, i) != NULL)
+            bytes += message_at(s, i)->object.body_len;
+    }
+    tell(out,
+         "%llu sessions (%llu online), %llu subscriptions, %llu messages of "
+         "%llu bytes, %llu deliveries, %llu retained\n",
+         (unsigned long long)f->sessions, (unsigned long long)online,
+         (unsigned long long)f->subscriptions,
+         (unsigned long long)f->messages, (unsigned long long)bytes,
+         (unsigned long long)f->deliveries, (unsigned long long)f->retained);
+}
+
+struct session_audit *session_audit_open(struct store *st,
+                                         const struct session_options *opt,
+                                         uint64_t now)
+{
+    struct session_audit *a = mem_new(sizeof *a);
+    uint64_t alive = store_last_alive(st);
+    a->server = server_new(st, opt, alive > now ? alive : now);
+    a->server->replaying = 1;
+    return a;
+}
+
+/* The ledger is damaged: sessions that are named but have no record are told.
+ * A sound one may have such too, of sessions that have ended. */
+static void audit_nameless(struct session_audit *a)
+{
+    const struct session_server *s = a->server;
+    uint64_t *waiting = mem_new((s->sessions.n + 1u) * sizeof *waiting);
+    for (uint32_t i = 1; i < s->messages.n; i++) {
+        const struct message *m = message_at(s, i);
+        for (uint32_t k = 0; m != NULL && k < m->to_n; k++)
+            waiting[m->to[k].session]++;
+    }
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        const struct session *session = session_at(s, i);
+        if (session == NULL || session->client.n > 0)
+            continue;
+        tell(&a->r.lost,
+             "session %llu has ended or its state is lost: no record of it, "
+             "%s, %llu deliveries\n",
+             (unsigned long long)session->id,
+             session->subs != NULL ? "subscriptions" : "no subscription",
+             (unsigned long long)waiting[i]);
+    }
+    free(waiting);
+}
+
+int session_audit_read(struct session_audit *a)
+{
+    struct session_server *s = a->server;
+    int more = replay_some(s, &a->r, AUDIT_RECORDS);
+    if (more != 0)
+        return more;
+    if (store_faults(s->store)->n > 0)
+        audit_nameless(a);
+    more = replay_finish(s, &a->r);
+    s->replaying = 0;
+    slots_release(&s->sessions);
+    return more;
+}
+
+const struct buf *session_audit_lost(const struct session_audit *a)
+{
+    return &a->r.lost;
+}
+
+int session_audit_report(struct session_audit *a, struct buf *out)
+{
+    const struct session_server *s = a->server;
+    uint32_t sessions = s->sessions.n, at;
+    if (!a->told) {
+        tell_sum(s, out);
+        a->told = 1;
+        return 1;
+    }
+    at = ++a->at;
+    if (at < sessions) {
+        if (session_at(s, at) != NULL)
+            tell_session(s, out, session_at(s, at));
+        return 1;
+    }
+    at -= sessions > 0 ? sessions - 1 : 0;
+    if (at >= s->messages.n)
+        return 0;
+    if (message_at(s, at) != NULL && message_at(s, at)->retained_at != NULL)
+        tell_retained(s, out, message_at(s, at));
+    return 1;
+}
+
+void session_audit_close(struct session_audit *a)
+{
+    replay_free(a->server, &a->r);
+    session_server_close(a->server);
+    free(a);
 }

@@ -102,6 +102,30 @@ int session_link_done(const struct session_link *link);
  * Frees the link; the caller must forget it. */
 void session_link_lost(struct session_link *link, uint64_t now);
 
+/* ---- a ledger without a broker ------------------------------------------ */
+
+struct session_audit; /* what a ledger holds, to be told in words */
+
+/* Of a store opened by store_audit() (audit.h), which stays the caller's.
+ * now: ms since 1970. */
+struct session_audit *session_audit_open(struct store *st,
+                                         const struct session_options *opt,
+                                         uint64_t now);
+
+/* Reads the next records.  1 = there are more, 0 = all is read, -1 = it
+ * cannot go on: store_error(). */
+int session_audit_read(struct session_audit *audit);
+
+/* When all is read: what damage may have taken, as far as it can be read, a
+ * line each. */
+const struct buf *session_audit_lost(const struct session_audit *audit);
+
+/* When all is read: appends the next piece of what the ledger holds.  1 =
+ * there is more to tell, 0 = that was all. */
+int session_audit_report(struct session_audit *audit, struct buf *out);
+
+void session_audit_close(struct session_audit *audit);
+
 /* ---- what is going on --------------------------------------------------- */
 
 /* Lines for stderr (refusals, drops, expiries) and, with options.trace, for
