@@ -8,7 +8,8 @@
  *   5. Connections  the sockets that talk
  *   6. Signals      how the process is told to end
  *   7. The loop     one turn after the other
- *   8. Life         start, end, main
+ *   8. Life         start, end
+ *   9. Audit        the store looked at without a broker; main
  *
  * All waiting is done by one poll() and all rules of MQTT stand in session.c.
  * One turn of the loop:
@@ -47,6 +48,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "buf.h"
 #include "session.h"
 #include "store.h"
@@ -84,6 +86,8 @@ struct settings {
     const char *address[LISTENER_MAX]; /* -b: addresses or names */
     size_t address_count;              /* 0 = loopback, both families */
     uint16_t port;                     /* -p: 0 = any */
+    int audit;                         /* -a: 2 = every record too */
+    char *const *operand;              /* what follows the options */
 };
 
 /* The broker's idea of time; all in ms. */
@@ -268,6 +272,7 @@ static void broker_output(struct broker *b)
 static const char usage[] =
     "usage: holdfast [-hvV] [-p port] [-b address]... [-d directory]"
     " [-x seconds]\n"
+    "       holdfast -a [-a] directory\n"
     "\n"
     "Holdfast is an MQTT 5.0 broker whose sessions outlive everything.\n"
     "\n"
@@ -280,6 +285,10 @@ static const char usage[] =
     "                Interval; 0 = until it disconnects, as the standard has\n"
     "                it; `never` = without an end (604800, a week)\n"
     "  -v            print a line per packet on stdout\n"
+    "  -a            serve nobody; tell what the store in this directory\n"
+    "                holds and whether every byte of it is sound; writes\n"
+    "                nothing and may be used beside a running broker; given\n"
+    "                twice, print every record with its time\n"
     "  -h            print this and exit\n"
     "  -V            print the version and exit\n"
     "\n"
@@ -290,7 +299,7 @@ static const char usage[] =
     "\n"
     "Refusals, drops and expiries are logged on stderr.  SIGTERM and SIGINT\n"
     "end it in good order.  Exit status: 0 = told to end, 1 = it could not\n"
-    "start or go on, 2 = wrong options.\n";
+    "start or go on, or the store is not sound, 2 = wrong options.\n";
 
 /* A decimal number of digits only, up to max: 0, or -1 if it is none. */
 static int number_parse(const char *text, uint64_t max, uint64_t *number)
@@ -373,6 +382,9 @@ static int settings_option(struct settings *set, int option)
     case 'v':
         set->session.trace = 1;
         return -1;
+    case 'a':
+        set->audit++;
+        return -1;
     case 'h':
         fputs(usage, stdout);
         return fflush(stdout) == 0 ? 0 : 1;
@@ -390,6 +402,23 @@ static int settings_option(struct settings *set, int option)
     }
 }
 
+/* Only an audit names its directory so: it must not be the default by chance.
+ * -1 = right, else the status to exit with. */
+static int settings_operands(const struct settings *set, int count)
+{
+    if (set->audit == 0 && count > 0) {
+        fprintf(stderr, "holdfast: %s is no option; see holdfast -h\n",
+                set->operand[0]);
+        return 2;
+    }
+    if (set->audit > 0 && count != 1) {
+        fprintf(stderr, "holdfast: -a needs the directory of one store; see "
+                        "holdfast -h\n");
+        return 2;
+    }
+    return -1;
+}
+
 /* -1 = run with these settings, else the status to exit with. */
 static int settings_parse(struct settings *set, int argc, char **argv)
 {
@@ -397,14 +426,10 @@ static int settings_parse(struct settings *set, int argc, char **argv)
 
     settings_default(set);
     opterr = 0;
-    while (status < 0 && (option = getopt(argc, argv, ":p:b:d:x:vhV")) != -1)
+    while (status < 0 && (option = getopt(argc, argv, ":p:b:d:x:avhV")) != -1)
         status = settings_option(set, option);
-    if (status < 0 && optind < argc) {
-        fprintf(stderr, "holdfast: %s is no option; see holdfast -h\n",
-                argv[optind]);
-        status = 2;
-    }
-    return status;
+    set->operand = argv + optind;
+    return status < 0 ? settings_operands(set, argc - optind) : status;
 }
 
 /* Hash tables must not be predictable to those who choose the names in them.
@@ -1285,6 +1310,110 @@ static int broker_run(struct broker *b)
     return broker_stop(b);
 }
 
+/* ============================ 9. Audit =================================== */
+/*
+ * The ledger is read as a start would read it, but nothing is written, and
+ * what would refuse a start is listed.  What the ledger holds goes to stdout,
+ * what is wrong with it to stderr.
+ */
+
+/* 0, or -1: stdout takes nothing any more. */
+static int audit_print(struct buf *out)
+{
+    size_t n = out->n;
+    size_t done = n > 0 ? fwrite(out->p, 1, n, stdout) : 0;
+
+    out->n = 0;
+    return done == n ? 0 : -1;
+}
+
+/* Each line of `from`, with a prefix, to stderr. */
+static void audit_complain(const struct buf *from)
+{
+    size_t start = 0;
+
+    for (size_t i = 0; i < from->n; i++) {
+        if (from->p[i] != '\n')
+            continue;
+        fprintf(stderr, "holdfast: %.*s\n", (int)(i - start),
+                (const char *)from->p + start);
+        start = i + 1;
+    }
+}
+
+/* Reads all of it, showing it if asked to.  0, or -1: it cannot be read to
+ * its end, or not be shown. */
+static int audit_read(struct store *st, struct session_audit *audit)
+{
+    int more = 1;
+
+    while (more > 0) {
+        more = session_audit_read(audit);
+        if (audit_print(store_shown(st)) != 0)
+            return -1;
+    }
+    return more;
+}
+
+/* What there is to say when all is read.  0, or -1: it cannot be shown. */
+static int audit_report(struct store *st, struct session_audit *audit)
+{
+    struct buf out;
+    int more = 1, bad = 0;
+
+    memset(&out, 0, sizeof out);
+    (void)store_faults(st);
+    store_report(st, &out);
+    while (more && bad == 0) {
+        more = session_audit_report(audit, &out);
+        bad = audit_print(&out);
+    }
+    buf_free(&out);
+    return bad;
+}
+
+/* Says that an audit did not come to its end, and why. */
+static void audit_failed(const struct store *st)
+{
+    const char *error = store_error(st);
+
+    fprintf(stderr, "holdfast: %s\n",
+            error != NULL ? error : "the audit cannot be finished");
+}
+
+/* -a: the status to exit with. */
+static int audit_run(const struct settings *set)
+{
+    struct store_options options;
+    struct session_audit *audit;
+    char error[STORE_ERROR_MAX];
+    uint64_t now = clock_ms(CLOCK_REALTIME);
+    struct store *st;
+    int status = 1;
+
+    memset(&options, 0, sizeof options);
+    options.dir = set->operand[0];
+    (void)limit_raise(); /* an audit holds all segments open */
+    st = store_audit(&options, now, set->audit > 1, error);
+    if (st == NULL) {
+        fprintf(stderr, "holdfast: %s\n", error);
+        return 1;
+    }
+    audit = session_audit_open(st, &set->session, now);
+    if (audit_read(st, audit) != 0 || audit_report(st, audit) != 0)
+        audit_failed(st);
+    else
+        status = store_faults(st)->n > 0;
+    audit_complain(store_faults(st));
+    if (status == 0)
+        puts("sound: every byte of the log was read and verified");
+    else
+        puts("NOT SOUND");
+    session_audit_close(audit);
+    store_close(st, 0);
+    return fflush(stdout) == 0 ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
     struct broker *b = (struct broker *)mem_new(sizeof *b);
@@ -1292,6 +1421,8 @@ int main(int argc, char **argv)
 
     stdio_fill();
     status = settings_parse(&b->set, argc, argv);
+    if (status < 0 && b->set.audit > 0)
+        status = audit_run(&b->set);
     if (status >= 0) {
         free(b);
         return status;
