@@ -36,7 +36,8 @@ HEADERS = include/audit.h include/buf.h include/mqtt.h \
 # A test links only the module it tests and what that module stands on.
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
-	build/test_tools build/test_annotate build/test_broker
+	build/test_tools build/test_annotate build/test_broker \
+	build/test_audit
 
 all: holdfast
 
@@ -129,6 +130,9 @@ build/test_annotate: tests/test_annotate.c $(ANNOTATE)
 CLIENT = build/t-client.o build/t-mqtt.o
 build/test_broker: tests/test_broker.c $(CLIENT)
 	$(LINK_TEST) tests/test_broker.c $(CLIENT) $(CMOCKA_LIBS)
+
+build/test_audit: tests/test_audit.c build/t-client.o $(SERVER)
+	$(LINK_TEST) tests/test_audit.c build/t-client.o $(SERVER) $(CMOCKA_LIBS)
 
 # ---- checks beyond make test ---------------------------------------------
 

@@ -9,7 +9,7 @@
  *   6. Signals      how the process is told to end
  *   7. The loop     one turn after the other
  *   8. Life         start, end
- *   9. Audit        the store looked at without a broker; main
+ *   9. Audit        the store looked at, or saved, without a broker; main
  *
  * All waiting is done by one poll() and all rules of MQTT stand in session.c.
  * One turn of the loop:
@@ -87,6 +87,7 @@ struct settings {
     size_t address_count;              /* 0 = loopback, both families */
     uint16_t port;                     /* -p: 0 = any */
     int audit;                         /* -a: 2 = every record too */
+    int salvage;                       /* -r */
     char *const *operand;              /* what follows the options */
 };
 
@@ -273,6 +274,7 @@ static const char usage[] =
     "usage: holdfast [-hvV] [-p port] [-b address]... [-d directory]"
     " [-x seconds]\n"
     "       holdfast -a [-a] directory\n"
+    "       holdfast -r directory new-directory\n"
     "\n"
     "Holdfast is an MQTT 5.0 broker whose sessions outlive everything.\n"
     "\n"
@@ -289,6 +291,9 @@ static const char usage[] =
     "                holds and whether every byte of it is sound; writes\n"
     "                nothing and may be used beside a running broker; given\n"
     "                twice, print every record with its time\n"
+    "  -r            serve nobody; write all that is sound in a damaged store\n"
+    "                into a new one and list what was lost; the damaged one\n"
+    "                is not touched\n"
     "  -h            print this and exit\n"
     "  -V            print the version and exit\n"
     "\n"
@@ -385,6 +390,9 @@ static int settings_option(struct settings *set, int option)
     case 'a':
         set->audit++;
         return -1;
+    case 'r':
+        set->salvage = 1;
+        return -1;
     case 'h':
         fputs(usage, stdout);
         return fflush(stdout) == 0 ? 0 : 1;
@@ -402,21 +410,26 @@ static int settings_option(struct settings *set, int option)
     }
 }
 
-/* Only an audit names its directory so: it must not be the default by chance.
- * -1 = right, else the status to exit with. */
+/* Only an audit and a salvage name their directories so: neither must be the
+ * default by chance.  -1 = right, else the status to exit with. */
 static int settings_operands(const struct settings *set, int count)
 {
-    if (set->audit == 0 && count > 0) {
-        fprintf(stderr, "holdfast: %s is no option; see holdfast -h\n",
-                set->operand[0]);
-        return 2;
-    }
-    if (set->audit > 0 && count != 1) {
-        fprintf(stderr, "holdfast: -a needs the directory of one store; see "
-                        "holdfast -h\n");
-        return 2;
-    }
-    return -1;
+    const char *wrong = NULL;
+
+    if (set->audit > 0 && set->salvage)
+        wrong = "-a and -r are two things; do one after the other";
+    else if (set->audit > 0 && count != 1)
+        wrong = "-a needs the directory of one store; see holdfast -h";
+    else if (set->salvage && count != 2)
+        wrong = "-r needs the directory of a store and the name of a new one; "
+                "see holdfast -h";
+    if (wrong != NULL)
+        fprintf(stderr, "holdfast: %s\n", wrong);
+    if (wrong != NULL || set->audit > 0 || set->salvage || count == 0)
+        return wrong != NULL ? 2 : -1;
+    fprintf(stderr, "holdfast: %s is no option; see holdfast -h\n",
+            set->operand[0]);
+    return 2;
 }
 
 /* -1 = run with these settings, else the status to exit with. */
@@ -426,7 +439,7 @@ static int settings_parse(struct settings *set, int argc, char **argv)
 
     settings_default(set);
     opterr = 0;
-    while (status < 0 && (option = getopt(argc, argv, ":p:b:d:x:avhV")) != -1)
+    while (status < 0 && (option = getopt(argc, argv, ":p:b:d:x:arvhV")) != -1)
         status = settings_option(set, option);
     set->operand = argv + optind;
     return status < 0 ? settings_operands(set, argc - optind) : status;
@@ -1312,9 +1325,9 @@ static int broker_run(struct broker *b)
 
 /* ============================ 9. Audit =================================== */
 /*
- * The ledger is read as a start would read it, but nothing is written, and
- * what would refuse a start is listed.  What the ledger holds goes to stdout,
- * what is wrong with it to stderr.
+ * The ledger is read as a start would read it, but nothing is written to it,
+ * and what would refuse a start is listed.  -a: what the ledger holds goes to
+ * stdout, what is wrong with it to stderr.  -r: all of that to stdout.
  */
 
 /* 0, or -1: stdout takes nothing any more. */
@@ -1372,45 +1385,112 @@ static int audit_report(struct store *st, struct session_audit *audit)
     return bad;
 }
 
-/* Says that an audit did not come to its end, and why. */
-static void audit_failed(const struct store *st)
-{
-    const char *error = store_error(st);
+/* A store that is being looked at. */
+struct view {
+    struct store *store;
+    struct session_audit *audit;
+};
 
-    fprintf(stderr, "holdfast: %s\n",
-            error != NULL ? error : "the audit cannot be finished");
+static void view_close(struct view *v)
+{
+    session_audit_close(v->audit);
+    store_close(v->store, 0);
+}
+
+/* Opens the store in dir and reads all of it.  0, or -1 when the reason was
+ * said. */
+static int view_open(const struct settings *set, const char *dir,
+                     struct view *v)
+{
+    struct store_options options;
+    char error[STORE_ERROR_MAX];
+    uint64_t now = clock_ms(CLOCK_REALTIME);
+
+    memset(&options, 0, sizeof options);
+    options.dir = dir;
+    (void)limit_raise(); /* an audit holds all segments open */
+    v->store = store_audit(&options, now, set->audit > 1, error);
+    if (v->store == NULL) {
+        fprintf(stderr, "holdfast: %s\n", error);
+        return -1;
+    }
+    v->audit = session_audit_open(v->store, &set->session, now);
+    if (audit_read(v->store, v->audit) == 0)
+        return 0;
+    if (store_error(v->store) != NULL)
+        fprintf(stderr, "holdfast: %s\n", store_error(v->store));
+    else
+        fprintf(stderr, "holdfast: %s: the audit cannot be finished\n", dir);
+    audit_complain(store_faults(v->store));
+    view_close(v);
+    return -1;
 }
 
 /* -a: the status to exit with. */
 static int audit_run(const struct settings *set)
 {
-    struct store_options options;
-    struct session_audit *audit;
-    char error[STORE_ERROR_MAX];
-    uint64_t now = clock_ms(CLOCK_REALTIME);
-    struct store *st;
-    int status = 1;
+    struct view v;
+    int status;
 
-    memset(&options, 0, sizeof options);
-    options.dir = set->operand[0];
-    (void)limit_raise(); /* an audit holds all segments open */
-    st = store_audit(&options, now, set->audit > 1, error);
-    if (st == NULL) {
-        fprintf(stderr, "holdfast: %s\n", error);
+    if (view_open(set, set->operand[0], &v) != 0)
         return 1;
+    status = audit_report(v.store, v.audit) != 0 ||
+             store_faults(v.store)->n > 0;
+    puts(status == 0 ? "sound: every byte of the log was read and verified"
+                     : "NOT SOUND: stderr says where");
+    if (fflush(stdout) != 0)
+        status = 1;
+    audit_complain(store_faults(v.store));
+    view_close(&v);
+    return status;
+}
+
+static const char salvage_meaning[] =
+    "A line with `perhaps` is a record that can still be read in the damage;\n"
+    "what else stood there is not known.  What was only there is gone: a\n"
+    "message, a session, a subscription.  What was changed there is as it was\n"
+    "before: a delivery whose end was noted there is made again.\n";
+
+/* What the new store lacks. */
+static void salvage_tell(const struct view *v)
+{
+    const struct buf *faults = store_faults(v->store);
+    const struct buf *lost = session_audit_lost(v->audit);
+
+    if (faults->n == 0) {
+        puts("nothing is damaged, all was copied");
+        return;
     }
-    audit = session_audit_open(st, &set->session, now);
-    if (audit_read(st, audit) != 0 || audit_report(st, audit) != 0)
-        audit_failed(st);
-    else
-        status = store_faults(st)->n > 0;
-    audit_complain(store_faults(st));
+    puts("lost:");
+    (void)fwrite(faults->p, 1, faults->n, stdout);
+    if (lost->n > 0)
+        (void)fwrite(lost->p, 1, lost->n, stdout);
+    fputs(salvage_meaning, stdout);
+}
+
+/* -r: the status to exit with.  What was written is audited before anybody is
+ * told to rely on it. */
+static int salvage_run(const struct settings *set)
+{
+    const char *dir = set->operand[1];
+    struct view v;
+    int status;
+
+    if (view_open(set, set->operand[0], &v) != 0)
+        return 1;
+    status = store_salvage(v.store, dir) != 0;
     if (status == 0)
-        puts("sound: every byte of the log was read and verified");
+        salvage_tell(&v);
     else
-        puts("NOT SOUND");
-    session_audit_close(audit);
-    store_close(st, 0);
+        fprintf(stderr, "holdfast: %s\n", store_error(v.store));
+    view_close(&v);
+    if (status != 0 || view_open(set, dir, &v) != 0)
+        return 1;
+    puts("kept:");
+    status = audit_report(v.store, v.audit) != 0 ||
+             store_faults(v.store)->n > 0;
+    audit_complain(store_faults(v.store));
+    view_close(&v);
     return fflush(stdout) == 0 ? status : 1;
 }
 
@@ -1423,6 +1503,8 @@ int main(int argc, char **argv)
     status = settings_parse(&b->set, argc, argv);
     if (status < 0 && b->set.audit > 0)
         status = audit_run(&b->set);
+    if (status < 0 && b->set.salvage)
+        status = salvage_run(&b->set);
     if (status >= 0) {
         free(b);
         return status;

@@ -17,6 +17,7 @@
  *  13  Cleaning and index
  *  14  Open and close
  *  15  Audit              reading without a broker, past damage
+ *  16  Salvage            what is sound, into a new store
  *
  * THE DIRECTORY (0700; its files 0600)
  *
@@ -2747,24 +2748,24 @@ static int segment_roll(struct store *st)
     return 0;
 }
 
-/* Fills in the `batch` line, adds the `commit` line, signs both. */
-static void batch_finish(struct store *st, const struct segment *s)
+/* From `start` on, out holds room for a `batch` line and the records: fills in
+ * the line (b: number, head, time, records), adds the `commit` line, signs
+ * both for their place at b->offset of s. */
+static void batch_finish(const struct store *st, const struct segment *s,
+                         const struct batch *b, struct buf *out, size_t start)
 {
     char line[BATCH_HEADER + 64];
-    uint64_t bytes = st->batch.n - BATCH_HEADER;
-    st->last++;
-    st->last_at = st->now > st->last_at ? st->now : st->last_at;
-    st->head = st->oldest != NULL ? st->oldest->segment : st->batch_segment;
+    uint64_t bytes = out->n - start - BATCH_HEADER;
     (void)snprintf(line, sizeof line,
                    "batch %012" PRIu64 " head=%08" PRIu32 " at=%014" PRIu64
                    " records=%08" PRIu32 " bytes=%010" PRIu64
                    " crc=00000000\n",
-                   st->last, st->head, st->last_at, st->batch_records, bytes);
-    memcpy(st->batch.p, line, BATCH_HEADER);
+                   b->number, b->head, b->at, b->records, bytes);
+    memcpy(out->p + start, line, BATCH_HEADER);
     (void)snprintf(line, sizeof line, "commit %012" PRIu64 " 00000000\n",
-                   st->last);
-    buf_add(&st->batch, line, BATCH_COMMIT);
-    batch_sign(st, s, st->batch_at, st->batch.p, st->batch.n);
+                   b->number);
+    buf_add(out, line, BATCH_COMMIT);
+    batch_sign(st, s, b->offset, out->p + start, out->n - start);
 }
 
 /* Writes the batch in hand.  The one before it must be safe first: this is
@@ -2772,6 +2773,7 @@ static void batch_finish(struct store *st, const struct segment *s)
 static int batch_write(struct store *st)
 {
     struct segment *s;
+    struct batch b;
     struct path path;
     int result;
     if (st->unsynced && segment_sync(st) < 0)
@@ -2781,7 +2783,13 @@ static int batch_write(struct store *st)
         return -1;
     s = segment_current(st);
     path = path_segment(st, s->number, ".log");
-    batch_finish(st, s);
+    b.number = ++st->last;
+    b.at = st->last_at = st->now > st->last_at ? st->now : st->last_at;
+    b.head = st->head =
+        st->oldest != NULL ? st->oldest->segment : st->batch_segment;
+    b.offset = st->batch_at;
+    b.records = st->batch_records;
+    batch_finish(st, s, &b, &st->batch, 0);
     result = segment_write(st, s->fd, path.s, st->batch.p, st->batch.n,
                            st->batch_at);
     if (result < 0)
@@ -3450,4 +3458,167 @@ void store_report(struct store *st, struct buf *out)
           st->audit.index ? "good" : "none, the next start reads all");
     buf_add(out, st->notices.p, st->notices.n);
     st->notices.n = 0;
+}
+
+/* ==== 16  Salvage ==========================================================
+ *
+ * Every segment with a good batch in it is copied, batch by batch, signed anew
+ * for a new store.  The result has no gaps, so that a start takes it; what is
+ * missing from it is what the audit has listed. */
+
+struct salvage {
+    struct store *from, *to;
+    struct segment fresh; /* being written; its size without `out` */
+    struct reader r;      /* of the segment being read */
+    struct buf out;       /* batches to be written */
+};
+
+/* The records of the batch at p, without those that make no sense; returns
+ * how many there are. */
+static uint32_t salvage_records(struct salvage *v, const struct segment *s,
+                                const struct batch *b, const uint8_t *p)
+{
+    uint64_t at = b->offset + BATCH_HEADER, end = b->end - BATCH_COMMIT;
+    uint32_t records = b->records;
+    for (size_t i = 0; i < fault_count(v->from); i++) {
+        const struct fault *f = fault_at(v->from, i);
+        if (f->segment != s->number || f->at < at || f->at >= end)
+            continue;
+        buf_add(&v->out, p + (at - b->offset), (size_t)(f->at - at));
+        at = f->end;
+        records -= f->records;
+    }
+    buf_add(&v->out, p + (at - b->offset), (size_t)(end - at));
+    return records;
+}
+
+/* Adds the batch at p, or (NULL) an empty one, which seals the store. */
+static void salvage_batch(struct salvage *v, const struct segment *s,
+                          const struct batch *b, const uint8_t *p)
+{
+    struct store *to = v->to;
+    struct batch copy = *b;
+    size_t start = v->out.n;
+    (void)buf_room(&v->out, BATCH_HEADER);
+    v->out.n += BATCH_HEADER;
+    copy.records = p != NULL ? salvage_records(v, s, b, p) : 0;
+    if (to->last == 0)
+        to->last = b->number - 1;
+    copy.number = ++to->last;
+    copy.head = 1;
+    copy.offset = v->fresh.size + start;
+    batch_finish(to, &v->fresh, &copy, &v->out, start);
+}
+
+static int salvage_write(struct salvage *v)
+{
+    struct path path = path_segment(v->to, v->fresh.number, ".new");
+    if (segment_write(v->to, v->fresh.fd, path.s, v->out.p, v->out.n,
+                      v->fresh.size) < 0)
+        return -1;
+    v->fresh.size += v->out.n;
+    v->out.n = 0;
+    return 0;
+}
+
+static int salvage_begin(struct salvage *v)
+{
+    uint32_t number = (uint32_t)v->to->segment_count + 1;
+    return segment_create(v->to, number, number, &v->fresh);
+}
+
+static int salvage_end(struct salvage *v)
+{
+    if (salvage_write(v) < 0 || segment_publish(v->to, &v->fresh) < 0)
+        return -1;
+    file_close(v->to, v->fresh.fd);
+    v->fresh.fd = -1;
+    (void)segment_insert(v->to, v->to->segment_count, &v->fresh);
+    return 0;
+}
+
+/* Copies what is sound in one segment. */
+static int salvage_segment(struct salvage *v, const struct segment *s)
+{
+    struct store *st = v->from;
+    struct batch b;
+    uint64_t at = SEGMENT_HEADER, good = 0;
+    if (s->good == 0)
+        return 0;
+    if (salvage_begin(v) < 0)
+        return -1;
+    reader_start(&v->r, s->fd, s->size);
+    while (at < s->size && batch_seek(st, &v->r, s, &at, &b) == 1) {
+        salvage_batch(v, s, &b, reader_view(st, &v->r, at, b.end - at));
+        if (v->out.n >= MIB && salvage_write(v) < 0)
+            return -1;
+        at = b.end;
+        good++;
+    }
+    if (good != s->good) {
+        struct path path = path_segment(st, s->number, ".log");
+        return store_fail(v->to, "%s: changed while it was read; begin again",
+                          path.s);
+    }
+    return salvage_end(v);
+}
+
+/* A last segment for the seal alone: the next start copies no other.  Its time
+ * is when the old store's writer was last alive, so that the sessions that
+ * were online count as offline since then. */
+static int salvage_seal(struct salvage *v)
+{
+    struct batch seal;
+    memset(&seal, 0, sizeof seal);
+    seal.number = 1;
+    seal.at = v->from->alive;
+    if (salvage_begin(v) < 0)
+        return -1;
+    salvage_batch(v, NULL, &seal, NULL);
+    return salvage_end(v);
+}
+
+/* The directory must be new: nothing is ever mixed, nothing overwritten. */
+static int salvage_directory(struct store *to)
+{
+    if (strlen(to->dir) == 0 || strlen(to->dir) > DIR_MAX)
+        return store_fail(to, "%.64s: no path for a store; use 1 to %d bytes",
+                          to->dir, DIR_MAX);
+    if (to->io->mkdir(to->io->ctx, to->dir, 0700) < 0)
+        return store_fail_system(to, to->dir, "cannot be made",
+                                 "name a directory that does not exist yet, "
+                                 "in one that does");
+    if (to->io->random(to->io->ctx, &to->id, sizeof to->id) < 0 || to->id == 0)
+        return store_fail_system(to, to->dir, "no random bytes for its name",
+                                 "see that /dev/urandom can be read");
+    return directory_sync_name(to);
+}
+
+int store_salvage(struct store *st, const char *dir)
+{
+    struct store_options options;
+    struct salvage v;
+    int result;
+    assert(st->audit.active && st->replay.state == REPLAY_DONE);
+    (void)store_faults(st); /* puts them into order */
+    memset(&options, 0, sizeof options);
+    memset(&v, 0, sizeof v);
+    options.dir = dir;
+    options.io = st->io;
+    v.from = st;
+    v.to = store_new(&options, st->now);
+    v.fresh.fd = -1;
+    result = salvage_directory(v.to);
+    for (size_t i = 0; result == 0 && i < st->segment_count; i++)
+        result = salvage_segment(&v, &st->segments[i]);
+    if (result == 0)
+        result = salvage_seal(&v);
+    if (result < 0) {
+        file_close(v.to, v.fresh.fd);
+        (void)store_fail(st, "%s", v.to->error);
+    }
+    buf_free(&v.r.window);
+    buf_free(&v.out);
+    store_free(v.to);
+    return result;
 }

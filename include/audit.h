@@ -10,6 +10,7 @@
  *     store_audit                       once
  *     store_replay_next, _field_next    all records, as at a start
  *     store_faults, store_report        what there is to say
+ *     store_salvage                     what is sound, as a new store
  *     store_close(st, 0)
  */
 #ifndef HOLDFAST_AUDIT_H
@@ -34,6 +35,12 @@ struct buf *store_shown(struct store *st);
 /* After the last record: appends what the files look like: their sizes and
  * how much of each is live, the batches, the torn end, the index. */
 void store_report(struct store *st, struct buf *out);
+
+/* After the last record: writes all that is sound into a new store in `dir`,
+ * which must not exist yet: every good batch, but for records in it that the
+ * owner has refused.  The batches are numbered anew from the first gap on.
+ * The store that is read stays as it is.  0, or -1: store_error(). */
+int store_salvage(struct store *st, const char *dir);
 
 /* Appends a time as people read it: 2026-01-31 08:05:09.120 UTC. */
 void store_time_print(struct buf *out, uint64_t ms);
