@@ -6,6 +6,8 @@
 #   make badpeer      that suite against brokers that answer nonsense
 #   make mutants      that each of its tests can fail
 #   make interop      the walkthrough on real clients (mosquitto, paho, npm)
+#   make crash        10 million disks that a crash may leave
+#   make bites        that the test of those notices each missing sync
 #   make killtest     200 rounds of kill -9 under load
 #   make loadtest     10,000 and 1,000,000 queued messages across a restart
 #   make memcheck     the walkthrough under valgrind
@@ -37,7 +39,7 @@ HEADERS = include/audit.h include/buf.h include/mqtt.h \
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
 	build/test_tools build/test_annotate build/test_broker \
-	build/test_audit
+	build/test_audit build/test_crash
 
 all: holdfast
 
@@ -134,10 +136,35 @@ build/test_broker: tests/test_broker.c $(CLIENT)
 build/test_audit: tests/test_audit.c build/t-client.o $(SERVER)
 	$(LINK_TEST) tests/test_audit.c build/t-client.o $(SERVER) $(CMOCKA_LIBS)
 
+# Crash states: a server on a disk in memory.
+K = tests/crash
+CRASH = $K/test_crash.c $K/verdict.c $K/story.c $K/world.c $K/states.c \
+	$K/disk.c
+CRASH_HEADERS = $K/verdict.h $K/story.h $K/world.h $K/states.h $K/disk.h
+build/test_crash: $(CRASH) $(CRASH_HEADERS) build/t-notation.o \
+		build/t-session.o build/t-store.o build/t-mqtt.o
+	$(LINK_TEST) -I$K $(CRASH) build/t-notation.o build/t-session.o \
+		build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
+
 # ---- checks beyond make test ---------------------------------------------
 
 build/killtest: tests/killtest.c tests/client.c tests/client.h build/mqtt.o
 	$(COMPILE) -Itests -o $@ tests/killtest.c tests/client.c build/mqtt.o
+
+# STATES SEED JOBS; the seed is the first workload's.
+STATES = 10000000
+SEED = 1000
+JOBS = 2
+build/crash: $(CRASH) $(CRASH_HEADERS) tests/notation.c tests/notation.h \
+		build/session.o build/store.o build/mqtt.o
+	$(COMPILE) -Itests -I$K $(CMOCKA_CFLAGS) -o $@ $(CRASH) \
+		tests/notation.c build/session.o build/store.o build/mqtt.o \
+		$(CMOCKA_LIBS)
+crash: build/crash
+	build/crash $(STATES) $(SEED) $(JOBS)
+
+bites:
+	CC="$(CC)" $K/bites
 
 ROUNDS = 200
 killtest: build/killtest holdfast
