@@ -5,6 +5,7 @@
  *   2. Expectations   hear, find, silent, ended
  *   3. Refusals       a broken rule, and what the broker may say to it
  *   4. Exchanges      whole ones, and time that passes
+ *   5. Sections       what several of them ask
  */
 #include <fnmatch.h>
 #include <stdarg.h>
@@ -441,6 +442,13 @@ void subscribe(struct peer *p, const char *format, ...)
     free(filters);
 }
 
+unsigned delivered(struct test *t, struct peer *p, unsigned qos,
+                   const char *payload)
+{
+    publish(t, "q%u ~/a =%s", qos, payload);
+    return hear(p, "publish q%u #* ~/a =%s", qos, payload)->packet_id;
+}
+
 void let_pass(struct test *t, unsigned ms)
 {
     uint64_t end = now() + ms;
@@ -462,4 +470,126 @@ void let_pass(struct test *t, unsigned ms)
         }
         pump(t, until);
     }
+}
+
+/* ============================ 5. Sections ================================ */
+
+void need_assigned(struct test *t)
+{
+    struct peer *p = peer_open(t);
+
+    say(p, "connect c1");
+    const struct heard *h = next(p, WAIT);
+    if (h == NULL || h->packet.reason >= 0x80)
+        not_offered(t, "it takes no empty Client Identifier");
+}
+
+void need_refusal(struct test *t)
+{
+    struct peer *p = peer_open(t);
+
+    say(p, "connect c1 id=~no am=~none");
+    if (comes(p, WAIT, "connack 00*"))
+        not_offered(t, "it does not check the Authentication Method");
+}
+
+struct peer *stay(struct test *t, const char *filter)
+{
+    need(t, NEED_SESSIONS);
+    struct peer *p = peer_join(t, "c1 id=~a x=300");
+
+    subscribe(p, "%s", filter);
+    return p;
+}
+
+struct peer *come_back(struct test *t)
+{
+    struct peer *p = peer_join(t, "c0 id=~a x=300");
+
+    check(t, present(p), "Session Present 0 though the session was to stay");
+    return p;
+}
+
+struct peer *resume(struct test *t, const char *more)
+{
+    need(t, NEED_SESSIONS);
+    return peer_join(t, "c0 id=~s x=300 %s", more);
+}
+
+struct peer *filters_refused(struct test *t, const char *const *filters,
+                             size_t n, const char *statement)
+{
+    struct peer *p = peer_join(t, "c1 id=~a");
+
+    for (size_t i = 0; i < n; i++) {
+        say_wrong(p, "subscribe #1 %s", filters[i]);
+        if (comes(p, WAIT, "suback*")) {
+            named(p, hear(p, "suback #1 [89a]?"), statement);
+        } else {
+            refused_as(p, "8f 81 82", statement);
+            p = peer_join(t, "c1 id=~a");
+        }
+    }
+    return p;
+}
+
+/* The answer comes to a client that takes no more than this. */
+static void fits_within(struct test *t, size_t limit, uint8_t property,
+                        const char *words, const char *answer)
+{
+    struct peer *p = peer_join(t, "c1 id=~b mps=%zu", limit);
+
+    say(p, "%s", words);
+    const struct heard *h = hear(p, "%s", answer);
+    check(t, h->size <= limit || !MQTT_HAS(&h->packet.props, property),
+          "%s makes a packet of %zu bytes, Maximum Packet Size is %zu",
+          mqtt_property_name(property), h->size, limit);
+    leave(p);
+}
+
+void fits_without(struct test *t, uint8_t property, const char *words,
+                  const char *format, ...)
+{
+    struct peer *p = peer_join(t, "c1 id=~a");
+    size_t least = connack(p)->size; /* the CONNACK must fit too */
+    va_list args;
+
+    va_start(args, format);
+    char *answer = words_print(format, args);
+    va_end(args);
+    say(p, "%s", words);
+    const struct heard *h = hear(p, "%s", answer);
+    size_t whole = h->size;
+    check(t,
+          !diagnosed(t) ||
+              (h->packet.props.reason_string.n > 0 && whole > least + 1),
+          "there is no Reason String that must be left out");
+    fits_within(t, least, property, words, answer);
+    if (whole > least + 1)
+        fits_within(t, whole - 1, property, words, answer);
+    free(answer);
+}
+
+void no_room_for(struct test *t, uint8_t property, const char *ask,
+                 const char *answer)
+{
+    struct peer *p = peer_join(t, "c1 id=~a mps=100000");
+    size_t room = connack(p)->size; /* the CONNACK must fit too */
+    char filters[2000] = "~/a#";
+
+    room = room < 6 ? 6 : room;
+    cut(p);
+    p = peer_join(t, "c1 id=~a mps=%zu", room);
+    /* Five bytes and the codes, six from 128 bytes on. */
+    for (size_t k = room < 130 ? room - 5 : room - 6; k > 1; k--) {
+        size_t n = strlen(filters);
+        snprintf(filters + n, sizeof filters - n, " ~/%zu", k);
+    }
+    say_wrong(p, "%s #7 %s", ask, filters);
+    if (!comes(p, WAIT, "%s*", answer)) {
+        refused_as(p, "8f 81 82", "MQTT-4.7.1-1");
+        return;
+    }
+    check(t, !MQTT_HAS(&hear(p, "%s #7 *", answer)->packet.props, property),
+          "%s though there is no room for it", mqtt_property_name(property));
 }

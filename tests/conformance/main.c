@@ -46,7 +46,7 @@ static const struct section *const sections[] = {
     &section_4_12, &section_4_13, &section_6_0,
 };
 
-#define SECTIONS (sizeof sections / sizeof sections[0])
+#define SECTIONS COUNT(sections)
 
 enum state { WAITING, RUNNING, OVER };
 
@@ -117,7 +117,8 @@ static const char usage[] =
     "  --results dir       write cmocka's TAP and JUnit XML there\n"
     "  --brief             no line for what passed\n"
     "\n"
-    "Exit status: 0 = nothing failed, 1 = something did, 2 = could not test.\n";
+    "Exit status: 0 = nothing failed, 1 = something did, 2 = could not test\n"
+    "or not write the results.\n";
 
 static void give_up(const char *format, ...)
 {
@@ -134,7 +135,7 @@ static void give_up(const char *format, ...)
 
 static void options_read(struct run *r, int argc, char **argv)
 {
-    char *jobs = NULL;
+    char *jobs = NULL, *end = NULL;
     struct {
         const char *name;
         char **value;
@@ -160,17 +161,17 @@ static void options_read(struct run *r, int argc, char **argv)
             r->brief = 1;
             continue;
         }
-        for (k = 0; k < sizeof table / sizeof table[0]; k++)
+        for (k = 0; k < COUNT(table); k++)
             if (strcmp(argv[i], table[k].name) == 0)
                 break;
-        if (k == sizeof table / sizeof table[0] || argv[i + 1] == NULL)
+        if (k == COUNT(table) || argv[i + 1] == NULL)
             give_up("wrong option %s; --help lists them", argv[i]);
         /* An empty value is none: make passes those that were not set. */
         if (*argv[++i] != '\0')
             *table[k].value = argv[i];
     }
-    long n = jobs == NULL ? 24 : strtol(jobs, NULL, 10);
-    if (n < 1 || n > JOBS_MAX)
+    long n = jobs == NULL ? 24 : strtol(jobs, &end, 10);
+    if (n < 1 || n > JOBS_MAX || (end != NULL && *end != '\0'))
         give_up("--jobs %s: 1 to %d are possible", jobs, JOBS_MAX);
     r->jobs = (unsigned)n;
 }
@@ -818,8 +819,8 @@ static void group_report(struct run *r)
 }
 
 /* In a process of its own, for cmocka decides once where its output goes. */
-static void cmocka_report(struct run *r, enum cm_message_output format,
-                          const char *file)
+static int cmocka_report(struct run *r, enum cm_message_output format,
+                         const char *file)
 {
     fflush(stdout);
     pid_t pid = fork();
@@ -829,27 +830,30 @@ static void cmocka_report(struct run *r, enum cm_message_output format,
             dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
             _exit(1);
         group_report(r);
-        fflush(stdout);
-        _exit(0);
+        _exit(fflush(stdout) != 0 || ferror(stdout));
     }
     int status = -1;
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
-        fprintf(stderr, "conformance: %s cannot be written\n", file);
+    if (pid >= 0 && waitpid(pid, &status, 0) == pid && status == 0)
+        return 0;
+    fprintf(stderr, "conformance: %s cannot be written\n", file);
+    return -1;
 }
 
-static void results_write(struct run *r)
+/* 0, or -1: --results names a place where nothing can be written. */
+static int results_write(struct run *r)
 {
     char tap[300], xml[300];
 
     if (r->results == NULL)
-        return;
+        return 0;
     mkdir(r->results, 0777);
     snprintf(tap, sizeof tap, "%s/conformance.tap", r->results);
     snprintf(xml, sizeof xml, "%s/conformance.xml", r->results);
     unsetenv("CMOCKA_MESSAGE_OUTPUT"); /* both are wanted, not one of them */
     unsetenv("CMOCKA_XML_FILE");
-    cmocka_report(r, CM_OUTPUT_TAP, tap);
-    cmocka_report(r, CM_OUTPUT_XML, xml);
+    if (cmocka_report(r, CM_OUTPUT_TAP, tap) != 0)
+        return -1;
+    return cmocka_report(r, CM_OUTPUT_XML, xml);
 }
 
 static void on_interrupt(int number)
@@ -898,11 +902,12 @@ static int run_all(struct run *r)
     entries_run(r, 1, r->setup.can_restart && r->setup.keeps ? 1 : r->jobs);
     if (interrupted)
         give_up("interrupted");
-    results_write(r);
     unsigned failed = report_table(r, began);
     if (failed > 0 && !broker_answers(r))
         printf("%s:%s answers no more: the broker has died in this run.\n",
                r->setup.host, r->setup.port);
+    if (results_write(r) != 0)
+        return 2;
     return failed > 0 ? 1 : 0;
 }
 

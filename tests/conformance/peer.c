@@ -769,6 +769,16 @@ const struct heard *connack(const struct peer *p)
     return p->ack;
 }
 
+int present(const struct peer *p)
+{
+    return connack(p)->packet.session_present;
+}
+
+struct mqtt_bytes assigned(const struct peer *p)
+{
+    return connack(p)->packet.props.assigned_client_identifier;
+}
+
 /* Waits for CONNACK 0x00 and puts it aside. */
 static void peer_accepted(struct peer *p)
 {

@@ -25,7 +25,7 @@ static const struct {
     {"disconnect 00 rs=a", "MQTT-1.5.4-1", "MQTT-1.5.4-2"},
 };
 
-#define PLACES (sizeof places / sizeof places[0])
+#define PLACES COUNT(places)
 
 static void packet_refused(struct test *t, const char *words, const char *end,
                            const char *statements)
@@ -61,7 +61,7 @@ static void test_mqtt_1_5_4_1_no_sequence_gets_through(struct test *t)
         "%FE",          "%FF"};
     struct peer *w = peer_watch(t, "~/#");
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+    for (size_t i = 0; i < COUNT(wrong); i++)
         packet_refused(t, "publish =bad ~/a", wrong[i],
                        "MQTT-1.5.4-1 MQTT-3.3.2-1");
     publish(t, "=end ~/a");
@@ -78,7 +78,7 @@ static void test_mqtt_1_5_4_1_well_formed_utf8_gets_through(struct test *t)
         "%ED%9F%BF",    "%EE%80%80",   "%EF%BF%BD", "%F0%90%80%80",
         "%F0%9F%98%80", "%F4%8F%BF%BD"};
 
-    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+    for (size_t i = 0; i < COUNT(right); i++) {
         const char *c = right[i];
         struct peer *p = peer_join(t, "c1 id=~a");
         subscribe(p, "~/%s", c);
@@ -104,7 +104,7 @@ static void test_mqtt_1_5_4_2_u_0000_is_refused_anywhere(struct test *t)
     static const char *const wrong[] = {"%00", "%00/b", "/%00", "/b%00c"};
     struct peer *w = peer_watch(t, "~/#");
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+    for (size_t i = 0; i < COUNT(wrong); i++)
         packet_refused(t, "publish =bad ~/a", wrong[i],
                        "MQTT-1.5.4-2 MQTT-4.7.3-2");
     publish(t, "=end ~/a");
@@ -176,7 +176,7 @@ test_mqtt_1_5_5_1_subscription_identifier_is_in_shortest_form(struct test *t)
                                        16384, 2097151, 2097152, 268435455};
     struct peer *p = peer_join(t, "c1 id=~a");
 
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    for (size_t i = 0; i < COUNT(numbers); i++) {
         subscribe(p, "~/a sid=%u", numbers[i]);
         publish(t, "=x ~/a");
         hear(p, "publish q0 ~/a =x sid=%u", numbers[i]);
@@ -204,7 +204,7 @@ static void test_mqtt_1_5_5_1_a_longer_form_is_refused(struct test *t)
         {0x82, "0001 80 80 80 00 {'~/a'} 00", "suback #1 *"},
     };
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_frame(p, wrong[i].first, "%s", wrong[i].bytes);
         longer_refused(t, p, wrong[i].answer);
@@ -238,8 +238,8 @@ static void test_mqtt_1_5_7_1_a_pair_is_two_strings(struct test *t)
         " up=n:%00v",    " up=n:v up=%ED%A0%80:v", " up=n:v up=n:%F4%90%80%80"};
     struct peer *w = peer_watch(t, "~/a");
 
-    for (size_t i = 0; i < sizeof packets / sizeof packets[0]; i++)
-        for (size_t k = 0; k < sizeof pairs / sizeof pairs[0]; k++)
+    for (size_t i = 0; i < COUNT(packets); i++)
+        for (size_t k = 0; k < COUNT(pairs); k++)
             packet_refused(t, packets[i], pairs[k], "MQTT-1.5.7-1");
     publish(t, "=end ~/a");
     hear(w, "publish q0 ~/a =end");

@@ -32,7 +32,7 @@ static void test_mqtt_2_1_3_1_reserved_flags_are_refused(struct test *t)
         {0xF1, "", "MQTT-2.1.3-1 MQTT-3.15.1-1"},
     };
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_frame(p, wrong[i].first, "%s", wrong[i].bytes);
         refused_as(p, "81", wrong[i].statements);

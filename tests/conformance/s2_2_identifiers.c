@@ -38,7 +38,7 @@ static void test_mqtt_2_2_1_3_identifier_0_is_refused(struct test *t)
     struct peer *w = peer_watch(t, "~/a");
 
     need(t, NEED_QOS1 | NEED_QOS2);
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_wrong(p, "%s", wrong[i]);
         refused(p, "81 82");
@@ -231,7 +231,7 @@ test_mqtt_2_2_2_1_a_packet_without_its_length_is_refused(struct test *t)
     need(t, NEED_QOS1);
     say_frame(p, 0x10, "{'MQTT'} 05 02 0000");
     refused(p, "81");
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         p = peer_join(t, "c1 id=~a");
         say_frame(p, wrong[i].first, "%s", wrong[i].bytes);
         refused(p, "81 82");

@@ -26,7 +26,7 @@ static void test_mqtt_3_10_1_1_other_flags_end_the_connection(struct test *t)
 {
     const unsigned firsts[] = {0xA0, 0xA1, 0xA3, 0xA6, 0xAA};
 
-    for (size_t i = 0; i < sizeof firsts / sizeof firsts[0]; i++)
+    for (size_t i = 0; i < COUNT(firsts); i++)
         frame_refused(t, firsts[i], "00 02 00 {'~/a'}", "81");
 }
 
@@ -111,12 +111,6 @@ static void test_mqtt_3_10_4_2_nor_through_a_share(struct test *t)
     silent(p);
 }
 
-/* This session after a crash. */
-static struct peer *resume(struct test *t, const char *id)
-{
-    return peer_join(t, "c0 id=%s x=60", id);
-}
-
 static void test_mqtt_3_10_4_2_nor_after_a_crash(struct test *t)
 {
     need(t, NEED_SESSIONS);
@@ -125,7 +119,7 @@ static void test_mqtt_3_10_4_2_nor_after_a_crash(struct test *t)
     subscribe(p, "~/a,q1 ~/b,q1");
     unsubscribe(p, "~/a");
     restart(t);
-    p = resume(t, "~a");
+    p = peer_join(t, "c0 id=~a x=60");
     publish(t, "q1 ~/a =x");
     publish(t, "q1 ~/b =x");
     hear(p, "publish q1 #* ~/b =x");
@@ -140,8 +134,7 @@ static void test_mqtt_3_10_4_3_a_qos2_delivery_goes_on(struct test *t)
     struct peer *p = peer_join(t, "c1 id=~a x=60");
 
     subscribe(p, "~/a,q2");
-    publish(t, "q2 ~/a =x");
-    unsigned id = hear(p, "publish q2 #* ~/a =x")->packet_id;
+    unsigned id = delivered(t, p, 2, "x");
     unsubscribe(p, "~/a");
     say(p, "pubrec #%u", id);
     hear(p, "pubrel #%u 00", id);

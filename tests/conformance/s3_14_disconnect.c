@@ -14,7 +14,7 @@ static const char *const faults[] = {
     "publish =x ~/%C3%28", "disconnect 87",
 };
 
-#define FAULTS (sizeof faults / sizeof faults[0])
+#define FAULTS COUNT(faults)
 
 /* The broker's DISCONNECT, after which it closes, or NULL: there was none. */
 static const struct heard *goodbye(struct test *t, struct peer *p)
@@ -65,7 +65,7 @@ static void test_mqtt_3_14_0_1_not_to_who_does_not_connect(struct test *t)
                                         "subscribe #1 ~/a", "disconnect 00",
                                         "auth 18 am=x"};
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_open(t);
         say_wrong(p, "%s", wrong[i]);
         not_accepted(t, p);
@@ -82,7 +82,7 @@ static void test_mqtt_3_14_0_1_not_to_who_is_refused(struct test *t)
         "{'MQTT'} 05 06 0000 00 {'~a'} 00 {'~/#'} {}", /* Will Topic */
     };
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_open(t);
         say_frame(p, 0x10, "%s", wrong[i]);
         not_accepted(t, p);
@@ -138,7 +138,7 @@ static void test_mqtt_3_14_2_1_unlisted_codes_are_refused(struct test *t)
     static const unsigned codes[] = {0x01, 0x10, 0x18, 0x7F, 0x84, 0x87,
                                      0x8B, 0x8D, 0x8E, 0x91, 0x9D, 0xFF};
 
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    for (size_t i = 0; i < COUNT(codes); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_wrong(p, "disconnect %02x", codes[i]);
         refused(p, "81 82");
@@ -258,7 +258,7 @@ static void test_mqtt_3_14_4_3_0x00_discards_the_will(struct test *t)
     static const char *const good[] = {"E0 00", "E0 01 00", "E0 02 00 00"};
     struct peer *w = peer_watch(t, "~/w");
 
-    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    for (size_t i = 0; i < COUNT(good); i++) {
         struct peer *p = peer_join(t, "c1 id=~a will =bad ~/w");
         say_bytes(p, "%s", good[i]);
         cut(p);

@@ -39,7 +39,7 @@ static void test_mqtt_3_15_2_1_unlisted_codes_are_refused(struct test *t)
 {
     static const unsigned codes[] = {0x00, 0x01, 0x17, 0x1A, 0x80, 0x87, 0xFF};
 
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    for (size_t i = 0; i < COUNT(codes); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_wrong(p, "auth %02x am=CONFORMANCE", codes[i]);
         refused(p, "81 82");

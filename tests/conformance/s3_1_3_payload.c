@@ -15,43 +15,10 @@ static struct peer *connect_bytes(struct test *t, const char *bytes)
     return p;
 }
 
-static int present(const struct peer *p)
-{
-    return connack(p)->packet.session_present;
-}
-
 static int has_assigned(const struct peer *p)
 {
     return MQTT_HAS(&connack(p)->packet.props,
                     MQTT_ASSIGNED_CLIENT_IDENTIFIER) != 0;
-}
-
-/* The Client Identifier that the broker chose for this client. */
-static struct mqtt_bytes assigned(const struct peer *p)
-{
-    return connack(p)->packet.props.assigned_client_identifier;
-}
-
-/* Ends the test if the broker takes no client without an identifier. */
-static void need_assigned(struct test *t)
-{
-    struct peer *p = peer_open(t);
-
-    say(p, "connect c1");
-    const struct heard *h = next(p, WAIT);
-    if (h == NULL || h->packet.reason >= 0x80)
-        not_offered(t, "it takes no empty Client Identifier");
-}
-
-/* Ends the test if the broker takes a client whatever Authentication Method
- * it names: then there is no well-formed CONNECT that it must refuse. */
-static void need_refusal(struct test *t)
-{
-    struct peer *p = peer_open(t);
-
-    say(p, "connect c1 id=~no am=~none");
-    if (comes(p, WAIT, "connack 00*"))
-        not_offered(t, "it does not check the Authentication Method");
 }
 
 /* This client was taken over: its connection ends, and if there is a

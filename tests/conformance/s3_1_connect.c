@@ -37,29 +37,6 @@ static void served(struct peer *p, unsigned count, const char *payloads)
     check(p->test, strcmp(came, payloads) == 0, "these came: %s", came);
 }
 
-static int present(const struct peer *p)
-{
-    return connack(p)->packet.session_present;
-}
-
-/* The client ~a with a session that outlives its connection. */
-static struct peer *keeper(struct test *t, const char *filter)
-{
-    need(t, NEED_SESSIONS);
-    struct peer *p = peer_join(t, "c1 id=~a x=300");
-    subscribe(p, "%s", filter);
-    return p;
-}
-
-/* It comes back to its session. */
-static struct peer *resume(struct test *t)
-{
-    struct peer *p = peer_join(t, "c0 id=~a x=300");
-
-    check(t, present(p), "Session Present 0 though the session was to stay");
-    return p;
-}
-
 /* Two ways for connections to end, for what must hold after either. */
 static void drop(struct test *t, struct peer *p)
 {
@@ -117,7 +94,7 @@ static void test_mqtt_3_1_0_1_any_other_first_packet_closes(struct test *t)
         "subscribe #1 ~/a", "unsubscribe #1 ~/a", "disconnect 00"};
     struct peer *watcher = peer_watch(t, "~/a");
 
-    for (size_t i = 0; i < sizeof first / sizeof first[0]; i++) {
+    for (size_t i = 0; i < COUNT(first); i++) {
         struct peer *p = peer_open(t);
         say_wrong(p, "%s", first[i]);
         turned_away(p);
@@ -169,7 +146,7 @@ static void test_mqtt_3_1_2_1_another_protocol_name_is_refused(struct test *t)
     static const char *const names[] = {"MQTX", "mqtt", "MQIsdp", "MQTTT",
                                         "MQT", ""};
 
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    for (size_t i = 0; i < COUNT(names); i++) {
         struct peer *p = peer_open(t);
         say_frame(p, 0x10, "{'%s'} 05 02 00 00 [] {'~a'}", names[i]);
         version_refused(p);
@@ -180,7 +157,7 @@ static void test_mqtt_3_1_2_2_another_version_is_refused(struct test *t)
 {
     static const unsigned versions[] = {0, 2, 6, 255};
 
-    for (size_t i = 0; i < sizeof versions / sizeof versions[0]; i++) {
+    for (size_t i = 0; i < COUNT(versions); i++) {
         struct peer *p = peer_open(t);
         say_frame(p, 0x10, "{'MQTT'} %02X 02 00 00 [] {'~a'}", versions[i]);
         version_refused(p);
@@ -274,7 +251,7 @@ static void test_mqtt_3_1_2_19_a_password_with_its_flag(struct test *t)
 
 static void test_mqtt_3_1_2_4_clean_start_1_begins_anew(struct test *t)
 {
-    struct peer *p = keeper(t, "~/a,q1");
+    struct peer *p = stay(t, "~/a,q1");
 
     cut(p);
     publish(t, "q1 ~/a =queued");
@@ -286,7 +263,7 @@ static void test_mqtt_3_1_2_4_clean_start_1_begins_anew(struct test *t)
 
 static void test_mqtt_3_1_2_4_also_when_the_client_is_connected(struct test *t)
 {
-    keeper(t, "~/a,q1");
+    stay(t, "~/a,q1");
     struct peer *p = peer_join(t, "c1 id=~a x=300");
 
     check(t, !present(p), "Session Present 1 after Clean Start 1");
@@ -316,12 +293,12 @@ static void test_mqtt_3_1_2_4_old_packet_identifiers_are_forgotten(
 static void session_stays(struct test *t,
                           void (*end)(struct test *t, struct peer *p))
 {
-    struct peer *p = keeper(t, "~/a,q1");
+    struct peer *p = stay(t, "~/a,q1");
 
     cut(p);
     publish(t, "q1 ~/a =queued");
     end(t, p);
-    p = resume(t);
+    p = come_back(t);
     served(p, 1, "queued ");
     publish(t, "q1 ~/a =live");
     served(p, 1, "live ");
@@ -340,8 +317,8 @@ static void test_mqtt_3_1_2_5_clean_start_0_goes_on_after_a_crash(
 
 static void test_mqtt_3_1_2_5_also_when_the_client_is_connected(struct test *t)
 {
-    keeper(t, "~/a,q1");
-    struct peer *p = resume(t);
+    stay(t, "~/a,q1");
+    struct peer *p = come_back(t);
 
     publish(t, "q1 ~/a =live");
     served(p, 1, "live ");
@@ -382,10 +359,10 @@ static void test_mqtt_3_1_2_7_without_will_flag_there_is_none(struct test *t)
 /* The crash ends the connection: the will comes, to those who ask later. */
 static void test_mqtt_3_1_2_7_the_will_is_kept_across_a_crash(struct test *t)
 {
-    keeper(t, "~/w,q1");
+    stay(t, "~/w,q1");
     peer_join(t, "c1 id=~b x=300 will q1 ~/w =gone");
     restart(t);
-    struct peer *watcher = resume(t);
+    struct peer *watcher = come_back(t);
     served(watcher, 1, "gone ");
     publish(t, "q1 ~/w =mark");
     served(watcher, 1, "mark ");
@@ -455,20 +432,20 @@ static void test_mqtt_3_1_2_8_not_after_a_return_in_time(struct test *t)
 
     need(t, NEED_SESSIONS);
     cut(peer_join(t, "c1 id=~a x=300 will ~/w =gone wdi=2"));
-    resume(t);
+    come_back(t);
     let_pass(t, 2500);
     marked(t, watcher, "w");
 }
 
 static void test_mqtt_3_1_2_8_the_delay_goes_on_across_a_crash(struct test *t)
 {
-    keeper(t, "~/w,q1");
+    stay(t, "~/w,q1");
     struct peer *p = peer_join(t, "c1 id=~b x=300 will q1 ~/w =gone wdi=2");
     uint64_t from = now();
 
     cut(p);
     restart(t);
-    struct peer *watcher = resume(t);
+    struct peer *watcher = come_back(t);
     const struct heard *h = hear(watcher, "publish q1* ~/w =gone");
     check(t, h->at >= from + 2000, "the will came after %u ms",
           (unsigned)(h->at - from));
@@ -482,7 +459,7 @@ static void test_mqtt_3_1_2_10_a_published_will_is_gone(struct test *t)
     need(t, NEED_SESSIONS);
     cut(peer_join(t, "c1 id=~a x=300 will ~/w =gone"));
     hear(watcher, "publish q0 ~/w =gone");
-    cut(resume(t));
+    cut(come_back(t));
     marked(t, watcher, "w");
 }
 
@@ -622,7 +599,7 @@ static void test_mqtt_3_1_2_22_what_the_client_is_sent_does_not_count(
 static void half_sent(struct test *t,
                       void (*end)(struct test *t, struct peer *p))
 {
-    struct peer *watcher = keeper(t, "~/in,q1");
+    struct peer *watcher = stay(t, "~/in,q1");
     struct peer *p = peer_join(t, "c1 id=~b x=300");
 
     cut(watcher);
@@ -636,24 +613,23 @@ static void half_sent(struct test *t,
     say(p, "pubrel #7");
     hear(p, "pubcomp #7 00*");
     publish(t, "q1 ~/in =mark");
-    served(resume(t), 2, "once mark ");
+    served(come_back(t), 2, "once mark ");
 }
 
 /* One for the client, half delivered when its connection ended: twice. */
 static void half_delivered(struct test *t,
                            void (*end)(struct test *t, struct peer *p))
 {
-    struct peer *p = keeper(t, "~/a,q2");
+    struct peer *p = stay(t, "~/a,q2");
 
-    publish(t, "q2 ~/a =once");
-    unsigned id = hear(p, "publish q2 #* ~/a =once")->packet_id;
+    unsigned id = delivered(t, p, 2, "once");
     end(t, p);
-    p = resume(t);
+    p = come_back(t);
     hear(p, "publish q2 dup #%u ~/a =once", id);
     say(p, "pubrec #%u", id);
     hear(p, "pubrel #%u 00*", id);
     end(t, p);
-    p = resume(t);
+    p = come_back(t);
     hear(p, "pubrel #%u 00*", id);
     say(p, "pubcomp #%u", id);
     publish(t, "q2 ~/a =mark");
@@ -764,7 +740,7 @@ static void test_mqtt_3_1_2_25_what_is_too_large_blocks_nothing(struct test *t)
 /* What waited for the client while it was away. */
 static void test_mqtt_3_1_2_25_what_is_too_large_counts_as_sent(struct test *t)
 {
-    struct peer *p = keeper(t, "~/a,q1");
+    struct peer *p = stay(t, "~/a,q1");
 
     cut(p);
     publish(t, "q1 ~/a =*500");
@@ -774,7 +750,7 @@ static void test_mqtt_3_1_2_25_what_is_too_large_counts_as_sent(struct test *t)
     say(p, "pingreq");
     hear(p, "pingresp");
     cut(p);
-    p = resume(t);
+    p = come_back(t);
     publish(t, "q1 ~/a =mark");
     served(p, 1, "mark ");
 }
@@ -853,7 +829,7 @@ static void test_mqtt_3_1_2_29_no_reason_strings_unasked(struct test *t)
         "subscribe #1 $SYS/~ $share/~/", "subscribe #1 ~/a#",
         "unsubscribe #1 ~/never",        "unsubscribe #1 ~/a#"};
 
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+    for (size_t i = 0; i < COUNT(words); i++) {
         struct peer *p = peer_join(t, "c1 id=~a%zu rpi=0", i);
         say_wrong(p, "%s", words[i]);
         no_reasons(p);

@@ -6,27 +6,11 @@
 
 #include "suite.h"
 
-static int present(const struct peer *p)
-{
-    return connack(p)->packet.session_present;
-}
-
 /* A session of ~a with no connection. */
 static void session_leave(struct test *t)
 {
     need(t, NEED_SESSIONS);
     cut(peer_join(t, "c1 id=~a x=60"));
-}
-
-/* Ends the test if the broker takes a client whatever Authentication Method
- * it names: then there is no well-formed CONNECT that it must refuse. */
-static void need_refusal(struct test *t)
-{
-    struct peer *p = peer_open(t);
-
-    say(p, "connect c1 id=~no am=~none");
-    if (comes(p, WAIT, "connack 00*"))
-        not_offered(t, "it does not check the Authentication Method");
 }
 
 /* ---- CONNACK as a packet ------------------------------------------------- */
@@ -60,8 +44,7 @@ static void test_mqtt_3_2_0_1_before_what_a_session_holds(struct test *t)
     need(t, NEED_SESSIONS | NEED_QOS2);
     struct peer *p = peer_join(t, "c1 id=~a x=60");
     subscribe(p, "~/a,q2");
-    publish(t, "q2 ~/a =one");
-    unsigned id = hear(p, "publish q2 #* ~/a =one")->packet_id;
+    unsigned id = delivered(t, p, 2, "one");
     say(p, "pubrec #%u", id);
     hear(p, "pubrel #%u 00", id);
     cut(p);
@@ -370,12 +353,6 @@ static void test_mqtt_3_2_2_15_a_larger_packet_is_refused(struct test *t)
     hear(w, "publish q0 ~/a =small");
 }
 
-/* The Client Identifier that the broker chose for this client. */
-static struct mqtt_bytes assigned(const struct peer *p)
-{
-    return connack(p)->packet.props.assigned_client_identifier;
-}
-
 static int same(struct mqtt_bytes a, struct mqtt_bytes b)
 {
     return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
@@ -396,17 +373,6 @@ static void nameless_join(struct test *t, struct peer *all[6], int from)
         if (offer(t)->sessions)
             cut(all[i]);
     }
-}
-
-/* Ends the test if the broker takes no client without an identifier. */
-static void need_assigned(struct test *t)
-{
-    struct peer *p = peer_open(t);
-
-    say(p, "connect c1");
-    const struct heard *h = next(p, WAIT);
-    if (h == NULL || h->packet.reason >= 0x80)
-        not_offered(t, "it takes no empty Client Identifier");
 }
 
 static void test_mqtt_3_2_2_16_no_session_has_it_yet(struct test *t)

@@ -6,14 +6,6 @@
 /* For a Message Expiry Interval of 1: a broker may count in whole seconds. */
 #define EXPIRED 3000
 
-/* The client whose session outlives its connections; more: further words of
- * its CONNECT. */
-static struct peer *resume(struct test *t, const char *more)
-{
-    need(t, NEED_SESSIONS);
-    return peer_join(t, "c0 id=~s x=300 %s", more);
-}
-
 /* This frame is refused, and no subscriber to ~/a gets it. */
 static void frame_refused(struct test *t, unsigned first, const char *bytes,
                           const char *codes, const char *statements)

@@ -20,8 +20,7 @@ static void test_mqtt_3_7_2_1_the_broker_keeps_to_the_list(struct test *t)
 /* A delivery at the stage where its client must send PUBCOMP. */
 static unsigned released(struct test *t, struct peer *p)
 {
-    publish(t, "q2 ~/a =x");
-    unsigned id = hear(p, "publish q2 #* ~/a =x")->packet_id;
+    unsigned id = delivered(t, p, 2, "x");
     say(p, "pubrec #%u", id);
     hear(p, "pubrel #%u 00", id);
     return id;
@@ -47,46 +46,14 @@ static void test_mqtt_3_7_2_1_other_codes_are_noticed(struct test *t)
         refused(p, "82");
 }
 
-/* The answer to PUBREL for nothing comes to a client that takes no more than
- * this. */
-static void pubcomp_within(struct test *t, size_t limit, uint8_t property)
-{
-    struct peer *p = peer_join(t, "c1 id=~b mps=%zu", limit);
-
-    say(p, "pubrel #77");
-    const struct heard *h = hear(p, "pubcomp #77 *");
-    check(t, h->size <= limit || !MQTT_HAS(&h->packet.props, property),
-          "%s makes a PUBCOMP of %zu bytes, Maximum Packet Size is %zu",
-          mqtt_property_name(property), h->size, limit);
-    leave(p);
-}
-
-/* Below the size that the whole PUBCOMP has, down to what CONNACK needs. */
-static void pubcomp_fits(struct test *t, uint8_t property)
-{
-    struct peer *p = peer_join(t, "c1 id=~a");
-    size_t least = connack(p)->size;
-
-    say(p, "pubrel #77");
-    const struct heard *h = hear(p, "pubcomp #77 *");
-    size_t whole = h->size;
-    check(t,
-          !diagnosed(t) ||
-              (h->packet.props.reason_string.n > 0 && whole > least + 1),
-          "there is no Reason String that must be left out");
-    pubcomp_within(t, least, property);
-    if (whole > least + 1)
-        pubcomp_within(t, whole - 1, property);
-}
-
 static void test_mqtt_3_7_2_2_no_reason_string_over_the_limit(struct test *t)
 {
-    pubcomp_fits(t, MQTT_REASON_STRING);
+    fits_without(t, MQTT_REASON_STRING, "pubrel #77", "pubcomp #77 *");
 }
 
 static void test_mqtt_3_7_2_3_no_user_property_over_the_limit(struct test *t)
 {
-    pubcomp_fits(t, MQTT_USER_PROPERTY);
+    fits_without(t, MQTT_USER_PROPERTY, "pubrel #77", "pubcomp #77 *");
 }
 
 static const struct test_case cases[] = {

@@ -6,8 +6,6 @@
 
 #include "suite.h"
 
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
-
 /* This SUBSCRIBE, from its Packet Identifier on, is refused. */
 static void frame_refused(struct test *t, unsigned first, const char *bytes,
                           const char *codes)
@@ -194,12 +192,6 @@ static void test_mqtt_3_8_4_3_its_subscription_identifier_counts(struct test *t)
     silent(p);
 }
 
-/* This session after a crash. */
-static struct peer *resume(struct test *t, const char *id)
-{
-    return peer_join(t, "c0 id=%s x=60", id);
-}
-
 static void test_mqtt_3_8_4_3_it_is_what_a_crash_leaves(struct test *t)
 {
     need(t, NEED_SESSIONS | NEED_QOS1 | NEED_RETAIN | NEED_IDS);
@@ -210,7 +202,7 @@ static void test_mqtt_3_8_4_3_it_is_what_a_crash_leaves(struct test *t)
     say(p, "subscribe #1 sid=2 ~/a,q1,nl,rap,rh2");
     hear(p, "suback #1 01");
     restart(t);
-    p = resume(t, "~a");
+    p = peer_join(t, "c0 id=~a x=60");
     say(p, "publish ~/a =own");
     publish(t, "q1 retain ~/a =x");
     hear(p, "publish q1 retain #* ~/a =x sid=2");

@@ -62,7 +62,7 @@ static void test_mqtt_4_12_0_1_an_unknown_method_is_refused(struct test *t)
     static const char *const words[] = {
         "am=~", "am=~ ad=~", "am=~ user=u pass=p", "am=~ will =x ~/w"};
 
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+    for (size_t i = 0; i < COUNT(words); i++) {
         struct peer *p = peer_open(t);
         say(p, "connect c1 id=~a %s", words[i]);
         refused(p, "8c 87");
@@ -142,7 +142,7 @@ static void test_mqtt_4_12_0_6_no_method_no_auth(struct test *t)
                                         "c1 id=~a user=u pass=p",
                                         "c1 id=~a ka=60 rm=5 rpi=1 rri=1"};
 
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+    for (size_t i = 0; i < COUNT(words); i++) {
         struct peer *p = peer_open(t);
         say(p, "connect %s", words[i]);
         const struct heard *h = next(p, WAIT);
@@ -162,7 +162,7 @@ static void test_mqtt_4_12_0_6_nor_to_who_is_refused(struct test *t)
     static const char *const wrong[] = {"c1 id=~a rm=0", "c1 id=~a will =x ~/#",
                                         "c1 id=%C3%28", "c1 id=~a ad=x"};
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_open(t);
         say_wrong(p, "connect %s", wrong[i]);
         const struct heard *h = next(p, WAIT);
@@ -180,7 +180,7 @@ static void test_mqtt_4_12_0_7_auth_without_a_method_is_refused(struct test *t)
     static const char *const wrong[] = {"auth 18 am=x", "auth 19 am=x",
                                         "auth 18 am=x ad=x"};
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_wrong(p, "%s", wrong[i]);
         refused(p, "82");

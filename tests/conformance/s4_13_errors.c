@@ -57,7 +57,7 @@ static void shut(struct test *t, struct peer *p, const char *codes)
 
 static void test_mqtt_4_13_1_1_an_error_closes_the_connection(struct test *t)
 {
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+    for (size_t i = 0; i < COUNT(faults); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say_frame(p, faults[i].first, "%s", faults[i].bytes);
         shut(t, p, faults[i].codes);
@@ -79,7 +79,7 @@ static void test_mqtt_4_13_1_1_an_error_in_connect_closes(struct test *t)
         "{'MQTT'} 05 02 0000 00",                /* no identifier */
     };
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < COUNT(wrong); i++) {
         struct peer *p = peer_open(t);
         say_frame(p, 0x10, "%s", wrong[i]);
         const struct heard *h = next(p, WAIT);
@@ -95,7 +95,7 @@ static void test_mqtt_4_13_1_1_others_notice_nothing(struct test *t)
 {
     struct peer *w = peer_watch(t, "~/a ~/b");
 
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+    for (size_t i = 0; i < COUNT(faults); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         hold(p);
         say(p, "publish =%u ~/b", (unsigned)i);
@@ -112,7 +112,7 @@ static void test_mqtt_4_13_1_1_others_notice_nothing(struct test *t)
 
 /* Whom the broker does not accept, it closes the connection to; not only when
  * it gives up waiting for a CONNECT. */
-static void turned_away(struct test *t, const char *words)
+static void shut_out(struct test *t, const char *words)
 {
     struct peer *p = peer_open(t);
     uint64_t from = now();
@@ -127,18 +127,18 @@ static void turned_away(struct test *t, const char *words)
 
 static void test_mqtt_4_13_2_1_a_refusing_connack_is_the_end(struct test *t)
 {
-    turned_away(t, "c1 id=~a rm=0");
-    turned_away(t, "c1 id=~a ad=x");
-    turned_away(t, "c1 id=~a am=~");
-    turned_away(t, "c1 id=%C3%28");
-    turned_away(t, "c1 id=~a will =x ~/#");
+    shut_out(t, "c1 id=~a rm=0");
+    shut_out(t, "c1 id=~a ad=x");
+    shut_out(t, "c1 id=~a am=~");
+    shut_out(t, "c1 id=%C3%28");
+    shut_out(t, "c1 id=~a will =x ~/#");
 }
 
 /* There is no room for a CONNACK. */
 static void test_mqtt_4_13_2_1_an_unsaid_one_is_the_end_too(struct test *t)
 {
-    turned_away(t, "c1 id=~a mps=4 am=~");
-    turned_away(t, "c1 id=~a mps=4 will =x ~/#");
+    shut_out(t, "c1 id=~a mps=4 am=~");
+    shut_out(t, "c1 id=~a mps=4 will =x ~/#");
 }
 
 /* CONNACK fits, and no DISCONNECT that says why. */
@@ -159,7 +159,7 @@ static void test_mqtt_4_13_2_1_the_clients_error_is_the_end(struct test *t)
     static const unsigned codes[] = {0x80, 0x81, 0x82, 0x83, 0x90, 0x93,
                                      0x94, 0x95, 0x96, 0x97, 0x98, 0x99};
 
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    for (size_t i = 0; i < COUNT(codes); i++) {
         struct peer *p = peer_join(t, "c1 id=~a");
         say(p, "disconnect %02x", codes[i]);
         if (diagnosed(t))

@@ -23,8 +23,7 @@ static void gone(struct test *t)
 {
     struct peer *p = peer_join(t, "c0 id=~a x=0");
 
-    check(t, !connack(p)->packet.session_present,
-          "Session Present 1 though the session was over");
+    check(t, !present(p), "Session Present 1 though the session was over");
     publish(t, "q1 ~/a =unasked");
     absent(p, "publish*");
 }
@@ -35,8 +34,7 @@ static unsigned exchanges_begin(struct test *t, struct peer *p)
     subscribe(p, "~/a,q2");
     say(p, "publish q2 #5 ~/in =x");
     hear(p, "pubrec #5 [01]0*");
-    publish(t, "q2 ~/a =first");
-    return hear(p, "publish q2 #* ~/a =first")->packet_id;
+    return delivered(t, p, 2, "first");
 }
 
 static void exchanges_end(struct peer *p, unsigned id)
@@ -73,7 +71,7 @@ static void test_mqtt_4_1_0_1_its_time_does_not_run_after_a_return(
     subscribe(p, "~/a");
     cut(p);
     p = peer_join(t, "c0 id=~a x=2");
-    check(t, connack(p)->packet.session_present, "Session Present 0");
+    check(t, present(p), "Session Present 0");
     let_pass(t, 3500);
     publish(t, "~/a =x");
     hear(p, "publish q0 ~/a =x");

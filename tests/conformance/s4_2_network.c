@@ -102,7 +102,7 @@ static void test_mqtt_4_2_0_1_large_packets_arrive_whole(struct test *t)
     static const unsigned sizes[] = {1000, 65535, 65536, 200000};
     struct peer *p = peer_watch(t, "~/a");
 
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    for (size_t i = 0; i < COUNT(sizes); i++) {
         publish(t, "=*%u ~/a", sizes[i]);
         hear(p, "publish q0 ~/a =*%u", sizes[i]);
     }

@@ -13,24 +13,6 @@
 
 /* ============================ 1. Sessions ================================ */
 
-/* A client with a session and this one subscription. */
-static struct peer *stay(struct test *t, const char *filter)
-{
-    need(t, NEED_SESSIONS);
-    struct peer *p = peer_join(t, "c1 id=~a x=300");
-
-    subscribe(p, "%s", filter);
-    return p;
-}
-
-static struct peer *come_back(struct test *t)
-{
-    struct peer *p = peer_join(t, "c0 id=~a x=300");
-
-    check(t, connack(p)->packet.session_present, "its session is gone");
-    return p;
-}
-
 static struct peer *cut_and_back(struct test *t, struct peer *p)
 {
     cut(p);
@@ -41,15 +23,6 @@ static struct peer *crash_and_back(struct test *t)
 {
     restart(t);
     return come_back(t);
-}
-
-/* Has a message published at this QoS and hears it come for the first time;
- * returns the delivery's Packet Identifier. */
-static unsigned delivered(struct test *t, struct peer *p, unsigned qos,
-                          const char *payload)
-{
-    publish(t, "q%u ~/a =%s", qos, payload);
-    return hear(p, "publish q%u #* ~/a =%s", qos, payload)->packet_id;
 }
 
 /* PUBREC, and the PUBREL that answers it. */
@@ -225,7 +198,7 @@ static void test_mqtt_4_3_2_5_after_puback_it_is_a_new_message(struct test *t)
     struct peer *watcher = peer_watch(t, "~/a");
     struct peer *p = peer_join(t, "c1 id=~a");
 
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+    for (size_t i = 0; i < COUNT(words); i++) {
         say(p, "publish #7 q1 %s", words[i]);
         hear(p, "puback #7 [01]0*");
     }

@@ -10,24 +10,15 @@ struct open {
     unsigned released; /* at QoS 2, payload "3", PUBREL was sent */
 };
 
-static unsigned delivered(struct test *t, struct peer *p, unsigned qos,
-                          int payload)
-{
-    publish(t, "q%u ~/a =%d", qos, payload);
-    return hear(p, "publish q%u #* ~/a =%d", qos, payload)->packet_id;
-}
-
 /* A client with a session, and the deliveries that it leaves open. */
 static struct peer *leave_open(struct test *t, struct open *o)
 {
-    need(t, NEED_SESSIONS);
-    struct peer *p = peer_join(t, "c1 id=~a x=300");
+    struct peer *p = stay(t, "~/a,q2");
 
-    subscribe(p, "~/a,q2");
-    say(p, "puback #%u", delivered(t, p, 1, 0));
-    o->one = delivered(t, p, 1, 1);
-    o->two = delivered(t, p, 2, 2);
-    o->released = delivered(t, p, 2, 3);
+    say(p, "puback #%u", delivered(t, p, 1, "0"));
+    o->one = delivered(t, p, 1, "1");
+    o->two = delivered(t, p, 2, "2");
+    o->released = delivered(t, p, 2, "3");
     say(p, "pubrec #%u", o->released);
     hear(p, "pubrel #%u 00", o->released);
     return p;
@@ -55,8 +46,7 @@ static void test_mqtt_4_4_0_1_a_resumed_session_gets_all_again(struct test *t)
 
     for (int i = 0; i < 2; i++) {
         cut(p);
-        p = peer_join(t, "c0 id=~a x=300");
-        check(t, connack(p)->packet.session_present, "its session is gone");
+        p = come_back(t);
         all_come_again(p, &o);
     }
     say(p, "puback #%u", o.one);
@@ -74,8 +64,7 @@ static void test_mqtt_4_4_0_1_so_it_does_after_a_crash(struct test *t)
 
     leave_open(t, &o);
     restart(t);
-    struct peer *p = peer_join(t, "c0 id=~a x=300");
-    check(t, connack(p)->packet.session_present, "its session is gone");
+    struct peer *p = come_back(t);
     each_comes_again(p, &o);
     if (diagnosed(t)) /* others may have lost the PUBACK (4.1.1) */
         silent(p);
@@ -87,7 +76,7 @@ static void test_mqtt_4_4_0_1_nothing_comes_again_meanwhile(struct test *t)
     struct peer *p = leave_open(t, &o);
 
     subscribe(p, "~/a,q2");
-    say(p, "puback #%u", delivered(t, p, 1, 4));
+    say(p, "puback #%u", delivered(t, p, 1, "4"));
     let_pass(t, 3000);
     silent(p);
 }

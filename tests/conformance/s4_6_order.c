@@ -7,14 +7,6 @@
 
 #include "suite.h"
 
-/* The client whose session outlives its connections; more: further words of
- * its CONNECT. */
-static struct peer *resume(struct test *t, const char *more)
-{
-    need(t, NEED_SESSIONS);
-    return peer_join(t, "c0 id=~s x=300 %s", more);
-}
-
 /* ---- what binds the client ------------------------------------------------
  *
  * A client that breaks the order confuses no broker that goes by Packet

@@ -92,6 +92,9 @@ static void test_mqtt_4_9_0_2_without_quota_no_publish_goes_out(struct test *t)
     absent(p, "publish q[12]*");
 }
 
+/* This statement binds who sends; it does not say what becomes of one PUBLISH
+ * too many.  So it is only asked here that the broker notices; that it ends
+ * the connection is asked where the standard says so [MQTT-3.3.4-7]. */
 static void test_mqtt_4_9_0_2_who_sends_without_quota_is_refused(struct test *t)
 {
     struct peer *p = peer_join(t, "c1 id=~a");

@@ -321,7 +321,7 @@ static void test_mqtt_6_0_0_3_without_mqtt_nothing_is_selected(struct test *t)
     struct web w;
 
     web_need(&w, t);
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+    for (size_t i = 0; i < COUNT(wrong); i++)
         if (web_open(&w, t, wrong[i]))
             check(t, web_protocol(&w)[0] == '\0', "the broker selects %s",
                   web_protocol(&w));
@@ -334,7 +334,7 @@ static void test_mqtt_6_0_0_4_the_broker_selects_mqtt(struct test *t)
     struct web w;
 
     web_need(&w, t);
-    for (size_t i = 0; i < sizeof offers / sizeof offers[0]; i++) {
+    for (size_t i = 0; i < COUNT(offers); i++) {
         check(t, web_open(&w, t, offers[i]), "%s is refused", offers[i]);
         check(t, strcmp(web_protocol(&w), "mqtt") == 0,
               "of %s the broker selects \"%s\"", offers[i], web_protocol(&w));

@@ -27,6 +27,9 @@
 #define WAIT 10000 /* ms after which an awaited event has failed */
 #define QUIET 250  /* ms in which nothing must come; see silent() */
 
+/* How many elements an array has. */
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
 struct test;
 
 /* ---- the list of tests --------------------------------------------------- */
@@ -49,7 +52,7 @@ struct section {
     size_t count;
 };
 
-#define SECTION(title, cases) {title, cases, sizeof(cases) / sizeof(cases)[0]}
+#define SECTION(title, cases) {title, cases, COUNT(cases)}
 
 /* One for each file of this directory. */
 extern const struct section section_1_5, section_2_1, section_2_2, section_3_1,
@@ -155,8 +158,11 @@ struct peer *peer_watch(struct test *t, const char *filters, ...);
 struct peer *peer_scripted(struct test *t, const char *connect,
                            const char *connack);
 
-/* Its CONNACK. */
+/* Its CONNACK; of that, Session Present and the Client Identifier that the
+ * broker chose for this client. */
 const struct heard *connack(const struct peer *p);
+int present(const struct peer *p);
+struct mqtt_bytes assigned(const struct peer *p);
 
 /* The connection breaks without DISCONNECT; returns when the broker has
  * closed its side, so that what follows comes later.  What came until then
@@ -265,7 +271,49 @@ void publish(struct test *t, const char *words, ...);
  * test ends as "not offered". */
 void subscribe(struct peer *p, const char *filters, ...);
 
+/* Has a message published to ~/a at this QoS and hears it come to this client
+ * for the first time; the delivery's Packet Identifier. */
+unsigned delivered(struct test *t, struct peer *p, unsigned qos,
+                   const char *payload);
+
 /* A free Packet Identifier of this client. */
 uint16_t new_id(struct peer *p);
+
+/* ---- what several sections ask ------------------------------------------- */
+
+/* End the test as "not offered": if the broker takes no client without an
+ * identifier; if it takes a client whatever Authentication Method it names,
+ * for then there is no well-formed CONNECT that it must refuse. */
+void need_assigned(struct test *t);
+void need_refusal(struct test *t);
+
+/* The client ~a with a new session that outlives its connections, and this
+ * subscription. */
+struct peer *stay(struct test *t, const char *filter);
+
+/* ~a comes back to that session, which must be there. */
+struct peer *come_back(struct test *t);
+
+/* The client ~s, whose session outlives its connections and may be there
+ * already; more: further words of its CONNECT. */
+struct peer *resume(struct test *t, const char *more);
+
+/* A client to which none of these filters is granted: each is refused in
+ * SUBACK, or by the end of the connection. */
+struct peer *filters_refused(struct test *t, const char *const *filters,
+                             size_t n, const char *statement);
+
+/* The broker answers these words with a packet that matches `answer`, to
+ * clients of every Maximum Packet Size; where it would be too large with this
+ * property, it is sent without it. */
+void fits_without(struct test *t, uint8_t property, const char *words,
+                  const char *answer, ...);
+
+/* A SUBACK or UNSUBACK that says why a filter was refused comes without this
+ * property to a client whose Maximum Packet Size is just that of the packet
+ * without properties; the broker may end the connection instead.  ask:
+ * "subscribe", answer: "suback". */
+void no_room_for(struct test *t, uint8_t property, const char *ask,
+                 const char *answer);
 
 #endif
