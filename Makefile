@@ -9,6 +9,7 @@
 #   make crash        10 million disks that a crash may leave
 #   make bites        that the test of those notices each missing sync
 #   make killtest     200 rounds of kill -9 under load
+#   make powercut     500 power cuts on a mounted image under load (root)
 #   make loadtest     10,000 and 1,000,000 queued messages across a restart
 #   make memcheck     the walkthrough under valgrind
 #   make lines refs   no function too long, no unknown statement id
@@ -39,7 +40,7 @@ HEADERS = include/audit.h include/buf.h include/mqtt.h \
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
 	build/test_tools build/test_annotate build/test_broker \
-	build/test_audit build/test_crash
+	build/test_audit build/test_crash build/test_clean
 
 all: holdfast
 
@@ -146,10 +147,25 @@ build/test_crash: $(CRASH) $(CRASH_HEADERS) build/t-notation.o \
 	$(LINK_TEST) -I$K $(CRASH) build/t-notation.o build/t-session.o \
 		build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
 
+CLEAN = $K/test_clean.c $K/world.c $K/states.c $K/disk.c
+build/test_clean: $(CLEAN) $K/world.h $K/states.h $K/disk.h \
+		build/t-notation.o build/t-session.o build/t-store.o \
+		build/t-mqtt.o
+	$(LINK_TEST) -I$K $(CLEAN) build/t-notation.o build/t-session.o \
+		build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
+
 # ---- checks beyond make test ---------------------------------------------
 
-build/killtest: tests/killtest.c tests/client.c tests/client.h build/mqtt.o
-	$(COMPILE) -Itests -o $@ tests/killtest.c tests/client.c build/mqtt.o
+ACCOUNT = tests/account.c tests/client.c
+ACCOUNT_HEADERS = tests/account.h tests/client.h
+build/killtest: tests/killtest.c $(ACCOUNT) $(ACCOUNT_HEADERS) build/mqtt.o
+	$(COMPILE) -Itests -o $@ tests/killtest.c $(ACCOUNT) build/mqtt.o
+build/powercut: $K/powercut.c $(ACCOUNT) $(ACCOUNT_HEADERS) build/mqtt.o
+	$(COMPILE) -Itests -o $@ $K/powercut.c $(ACCOUNT) build/mqtt.o
+
+CYCLES = 500
+powercut: build/powercut holdfast
+	$K/powercut.sh build/powercut $(CYCLES)
 
 # STATES SEED JOBS; the seed is the first workload's.
 STATES = 10000000
