@@ -8,6 +8,7 @@
 #   make interop      the walkthrough on real clients (mosquitto, paho, npm)
 #   make crash        10 million disks that a crash may leave
 #   make bites        that the test of those notices each missing sync
+#   make model        random lives against a plain model (SEEDS=n LENGTH=n)
 #   make killtest     200 rounds of kill -9 under load
 #   make powercut     500 power cuts on a mounted image under load (root)
 #   make loadtest     10,000 and 1,000,000 queued messages across a restart
@@ -40,7 +41,8 @@ HEADERS = include/audit.h include/buf.h include/mqtt.h \
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
 	build/test_tools build/test_annotate build/test_broker \
-	build/test_audit build/test_crash build/test_clean
+	build/test_audit build/test_crash build/test_clean build/test_fail \
+	build/test_damage build/test_model
 
 all: holdfast
 
@@ -123,6 +125,9 @@ build/test_qos: tests/test_qos.c $(SERVER)
 build/test_will: tests/test_will.c $(SERVER)
 	$(LINK_TEST) tests/test_will.c $(SERVER) $(CMOCKA_LIBS)
 
+build/test_model: tests/test_model.c tests/model.h $(SERVER)
+	$(LINK_TEST) tests/test_model.c $(SERVER) $(CMOCKA_LIBS)
+
 build/t-annotate.o: tests/annotate.c tests/annotate.h $(HEADERS)
 	@mkdir -p build
 	$(COMPILE_TEST) -c -o $@ tests/annotate.c
@@ -154,6 +159,27 @@ build/test_clean: $(CLEAN) $K/world.h $K/states.h $K/disk.h \
 	$(LINK_TEST) -I$K $(CLEAN) build/t-notation.o build/t-session.o \
 		build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
 
+# Failing calls and damage.  That memory fails is arranged by other names for
+# realloc() and _exit(), which test_fail.c defines.
+SCENE = $K/scene.c $K/world.c $K/disk.c
+SCENE_HEADERS = $K/scene.h $K/world.h $K/disk.h
+NO_MEMORY = -Drealloc=fail_realloc -D_exit=fail_exit
+build/f-session.o: session.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) $(NO_MEMORY) -c -o $@ session.c
+build/f-store.o: store.c $(HEADERS)
+	@mkdir -p build
+	$(COMPILE_TEST) $(NO_MEMORY) -c -o $@ store.c
+build/test_fail: $K/test_fail.c $(SCENE) $(SCENE_HEADERS) build/t-notation.o \
+		build/f-session.o build/f-store.o build/t-mqtt.o
+	$(LINK_TEST) -I$K $K/test_fail.c $(SCENE) build/t-notation.o \
+		build/f-session.o build/f-store.o build/t-mqtt.o $(CMOCKA_LIBS)
+build/test_damage: $K/test_damage.c $(SCENE) $(SCENE_HEADERS) \
+		build/t-notation.o build/t-session.o build/t-store.o \
+		build/t-mqtt.o
+	$(LINK_TEST) -I$K $K/test_damage.c $(SCENE) build/t-notation.o \
+		build/t-session.o build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
+
 # ---- checks beyond make test ---------------------------------------------
 
 ACCOUNT = tests/account.c tests/client.c
@@ -181,6 +207,11 @@ crash: build/crash
 
 bites:
 	CC="$(CC)" $K/bites
+
+SEEDS = 3000
+LENGTH = 400
+model: build/test_model
+	build/test_model $(SEEDS) $(LENGTH)
 
 ROUNDS = 200
 killtest: build/killtest holdfast

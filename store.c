@@ -21,7 +21,7 @@
  *
  * THE DIRECTORY (0700; its files 0600)
  *
- *   lock           pid=0000012345 alive=01795364303000
+ *   lock           pid=0000012345 alive=01795364303000 crc=2b90ce41
  *   NNNNNNNN.log   the segments of the log, numbered from 1; no number is
  *                  ever used for two segments
  *   NNNNNNNN.new   a segment in the making; deleted at the next start
@@ -188,6 +188,7 @@
     " at=00000000:00000000000000 line=0000000000 body=0000000000 "             \
     "crc=00000000"
 #define INDEX_END_SAMPLE "end records=0000000000 crc=00000000\n"
+#define LOCK_SAMPLE "pid=0000000000 alive=00000000000000 crc=00000000\n"
 
 enum {
     SEGMENT_HEADER = sizeof SEGMENT_SAMPLE - 1,
@@ -197,6 +198,7 @@ enum {
     INDEX_SEGMENT = sizeof INDEX_SEGMENT_SAMPLE - 1,
     INDEX_PLACE = sizeof INDEX_PLACE_SAMPLE - 1,
     INDEX_END = sizeof INDEX_END_SAMPLE - 1,
+    LOCK_LINE = sizeof LOCK_SAMPLE - 1,
     CRC_DIGITS = 9 /* eight digits and the newline end each signed line */
 };
 
@@ -1694,11 +1696,14 @@ static int directory_sync_name(struct store *st)
     return 0;
 }
 
-/* Reads what the last writer left in the lock file; zeros if nothing. */
+/* Reads what the last writer left in the lock file; zeros if nothing, or if
+ * its checksum is wrong: a flipped bit must not move the ledger's time, which
+ * would end sessions. */
 static void lock_read(struct store *st, uint64_t *pid, uint64_t *alive)
 {
     uint8_t text[64];
     struct scan s;
+    uint32_t crc;
     ssize_t n;
     do {
         n = st->io->pread(st->io->ctx, st->lock_fd, text, sizeof text, 0);
@@ -1706,7 +1711,9 @@ static void lock_read(struct store *st, uint64_t *pid, uint64_t *alive)
     s = scan_begin(text, n < 0 ? 0 : (size_t)n);
     *pid = scan_field(&s, "pid=", 10, 10);
     *alive = scan_field(&s, " alive=", 14, 10);
-    if (s.bad)
+    crc = (uint32_t)scan_field(&s, " crc=", 8, 16);
+    scan_text(&s, "\n");
+    if (s.bad || crc != crc_add(&st->crc, 0, text, LOCK_LINE - CRC_DIGITS))
         *pid = *alive = 0;
 }
 
@@ -2372,6 +2379,10 @@ static void replay_batch_expected(struct store *st, const struct batch *b)
     st->audit.open = 0;
 }
 
+/* Only the newest segment may hold no batch; the next one could not tell what
+ * the oldest has lost. */
+static const char replay_empty[] = "the batches of this segment are missing";
+
 /* Goes to the next batch: 1 = it has been verified (or, in an audit, passed
  * over), 0 = end, -1 = rot. */
 static int replay_batch(struct store *st)
@@ -2381,8 +2392,13 @@ static int replay_batch(struct store *st)
     struct batch b;
     int good;
     while (r->at == s->size) {
-        if (++r->segment == st->segment_count)
+        if (r->segment + 1 == st->segment_count)
             return 0;
+        if (r->at == SEGMENT_HEADER && st->audit.active)
+            (void)fault_add(st, s->number, r->at, replay_empty);
+        else if (r->at == SEGMENT_HEADER)
+            return replay_rot(st, replay_empty);
+        r->segment++;
         s = &st->segments[r->segment];
         r->at = SEGMENT_HEADER;
         reader_start(&r->reader, -1, s->size);
@@ -3069,10 +3085,13 @@ int store_full(const struct store *st)
 void store_alive(struct store *st, uint64_t now)
 {
     char line[64];
-    int n = snprintf(line, sizeof line, "pid=%010ld alive=%014" PRIu64 "\n",
-                     (long)getpid(), now);
+    (void)snprintf(line, sizeof line,
+                   "pid=%010ld alive=%014" PRIu64 " crc=00000000\n",
+                   (long)getpid(), now);
+    crc_print((uint8_t *)line + LOCK_LINE - CRC_DIGITS,
+              crc_add(&st->crc, 0, line, LOCK_LINE - CRC_DIGITS));
     if (!store_failed(st))
-        (void)st->io->pwrite(st->io->ctx, st->lock_fd, line, (size_t)n, 0);
+        (void)st->io->pwrite(st->io->ctx, st->lock_fd, line, LOCK_LINE, 0);
 }
 
 uint64_t store_last_alive(const struct store *st)

@@ -378,8 +378,8 @@ static void hear_suback(struct story *s, int client,
 {
     struct player *player = &s->players[client];
     struct subscription *sub;
-    if (player->subscribing < 0)
-        return; /* of the retained messages alone */
+    if (player->subscribing < 0 || (p->packet_id != 900 && p->packet_id != 901))
+        return; /* of the retained messages alone: do_fetch() */
     sub = &s->subs[player->subscribing];
     if (p->type == MQTT_SUBACK)
         sub->told = s->world.left;
