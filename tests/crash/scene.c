@@ -57,51 +57,6 @@ int scene_open(struct scene *s, struct disk *disk, uint64_t now)
 
 /* ==== the loop ============================================================ */
 
-/* What has to leave is taken from all links before any client looks at it. */
-static int links_collect(struct scene *s)
-{
-    int moved = 0;
-    for (int i = 0; i < WORLD_LINKS; i++) {
-        struct world_link *l = &s->w.links[i];
-        const uint8_t *p;
-        size_t n;
-        if (l->link == NULL)
-            continue;
-        p = session_link_output(l->link, &n);
-        buf_add(&l->in, p, n);
-        if (n > 0)
-            session_link_sent(l->link, n);
-        l->ended = session_link_done(l->link);
-        moved |= n > 0 || l->ended;
-    }
-    return moved;
-}
-
-static void link_hear(struct scene *s, int i)
-{
-    struct world_link *l = &s->w.links[i];
-    struct mqtt_error err;
-    struct mqtt_packet p;
-    size_t size;
-    int ended = l->ended;
-    while (l->in.n > 0) {
-        int bad = mqtt_frame_find(l->in.p, l->in.n, UINT32_MAX,
-                                  MQTT_FROM_SERVER, &size,
-                                  &err) != MQTT_FRAME_COMPLETE;
-        if (!bad)
-            bad = mqtt_packet_decode(&p, l->in.p, size, MQTT_FROM_SERVER,
-                                     &err) != 0;
-        assert(!bad);
-        (void)bad;
-        if (s->w.hear != NULL)
-            s->w.hear(s->w.arg, i, &p);
-        buf_take(&l->in, size);
-    }
-    l->ended = 0;
-    if (ended && l->link != NULL)
-        world_link_cut(&s->w, i);
-}
-
 /* One turn: 1 = something left, 0 = nothing, -1 = the commit failed. */
 static int turn_run(struct scene *s)
 {
@@ -111,9 +66,8 @@ static int turn_run(struct scene *s)
         logs_take(s);
         return scene_fail(s, store_error(s->w.store));
     }
-    moved = links_collect(s);
-    for (int i = 0; i < WORLD_LINKS; i++)
-        link_hear(s, i);
+    moved = world_collect(&s->w);
+    world_hear(&s->w);
     logs_take(s);
     return moved;
 }

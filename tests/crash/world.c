@@ -122,9 +122,7 @@ int world_stop(struct world *w)
 
 /* ==== the loop ============================================================ */
 
-/* Takes what has to leave; the clients look at it when all of it was taken,
- * so that nothing they say in answer gets out with it.  1 = something left. */
-static int links_collect(struct world *w)
+int world_collect(struct world *w)
 {
     int moved = 0;
     w->left = w->disk->op_count;
@@ -165,7 +163,7 @@ static void link_hear(struct world *w, int i)
     }
 }
 
-static void links_hear(struct world *w)
+void world_hear(struct world *w)
 {
     for (int i = 0; i < WORLD_LINKS; i++) {
         struct world_link *l = &w->links[i];
@@ -192,16 +190,16 @@ static int turn_run(struct world *w)
     w->began = w->disk->op_count;
     session_server_settle(w->server, w->now);
     if (early)
-        moved = links_collect(w);
+        moved = world_collect(w);
     if (store_commit(w->store, w->now) != 0)
         return world_fail(w, store_error(w->store));
     if (w->disk->pending_count > 0)
         return world_fail(w, "a name is not safe after a commit");
     if (!early)
-        moved = links_collect(w);
+        moved = world_collect(w);
     if (w->turned != NULL)
         w->turned(w->arg);
-    links_hear(w);
+    world_hear(w);
     logs_drop(w);
     return moved;
 }

@@ -48,6 +48,12 @@ int world_stop(struct world *w);
 /* Turns until nothing moves: 0, or -1 and w->error. */
 int world_turn(struct world *w);
 
+/* The end of a turn.  Takes what has to leave: 1 = something left; and then
+ * the clients look at it, when all of it was taken, so that nothing they say in
+ * answer gets out with it. */
+int world_collect(struct world *w);
+void world_hear(struct world *w);
+
 /* Moves the clock, with turns whenever one is due. */
 int world_advance(struct world *w, uint64_t ms);
 
