@@ -1183,7 +1183,7 @@ static void ready_escape(const char *text, char *out, size_t cap)
 
 static void broker_ready(struct broker *b, uint64_t recovered_ms)
 {
-    struct session_figures figures = session_figures(b->server);
+    struct session_figures figures = *session_figures(b->server);
     char store[1024], line[1280];
     int n;
 

@@ -809,6 +809,14 @@ static void log_settle(struct session_server *s)
     buf_rest(&s->trace);
 }
 
+static void count_packet(uint64_t by_type[16], const struct mqtt_packet *packet,
+                         uint64_t *payload_bytes)
+{
+    by_type[packet->type]++;
+    if (packet->type == MQTT_PUBLISH)
+        *payload_bytes += packet->publish.payload.n;
+}
+
 static void trace_packet(struct session_link *link, const char *direction,
                          const struct mqtt_packet *packet)
 {
@@ -830,15 +838,30 @@ static void trace_packet(struct session_link *link, const char *direction,
     buf_text(&s->trace, "\n");
 }
 
+static void drop_count(struct session_server *s, enum session_drop kind,
+                       uint64_t n)
+{
+    s->figures.dropped += n;
+    s->figures.dropped_by[kind] += n;
+}
+
 /* Says that a delivery was discarded: nothing is dropped silently. */
 static void log_drop(struct session_server *s, const struct session *session,
-                     struct mqtt_bytes topic, const char *why)
+                     struct mqtt_bytes topic, enum session_drop kind)
 {
-    s->figures.dropped++;
+    static const char *const why[DROP_KINDS] = {
+        "its Message Expiry Interval passed [MQTT-3.3.2-5]",
+        "larger than the client's Maximum Packet Size [MQTT-3.1.2-25]",
+        "the queue is full",
+        "QoS 0, the disk is full",
+        "no memory for sessions that end with their connection",
+        "QoS 0, the client reads too slowly",
+        "its session ended"};
+    drop_count(s, kind, 1);
     log_begin(s, session, session->link);
     buf_text(&s->log, "message on ");
     name_add(&s->log, topic);
-    log_end(s, " discarded: %s", why);
+    log_end(s, " discarded: %s", why[kind]);
 }
 
 /* ======================================================================== */
@@ -1719,6 +1742,12 @@ static void message_free(struct session_server *s, struct message *m)
     free(m);
 }
 
+/* Bytes of its PUBLISH packet. */
+static size_t message_bytes(const struct message *m)
+{
+    return m->object.segment != 0 ? m->object.body_len : m->ram.n;
+}
+
 /* Lets go of a message that nobody is to get any more.  Its ledger record
  * dies without a note: what ended the last delivery says it. */
 static void message_check(struct session_server *s, struct message *m)
@@ -1728,6 +1757,7 @@ static void message_check(struct session_server *s, struct message *m)
     if (!m->dead) {
         m->dead = 1;
         s->figures.messages--;
+        s->figures.message_bytes -= message_bytes(m);
         store_object_drop(s->store, &m->object);
         message_forget(s, m);
     }
@@ -1777,6 +1807,7 @@ static void message_keep(struct session_server *s, struct message *m,
                          enum store_when when, struct mqtt_bytes topic,
                          struct mqtt_bytes body)
 {
+    s->figures.message_bytes += body.n;
     if (message_wanted_durably(s, m))
         message_write(s, m, WRITE_NEW, when, topic, body);
     else
@@ -1832,8 +1863,7 @@ static void message_expire(struct session_server *s, struct message *m)
             continue;
         struct session *session = session_at(s, r->session);
         if (open)
-            log_drop(s, session, view.publish.topic,
-                     "its Message Expiry Interval passed [MQTT-3.3.2-5]");
+            log_drop(s, session, view.publish.topic, DROP_EXPIRED);
         session->queued_qos0 -= r->qos == 0;
         session->gone++;
         r->stage = STAGE_GONE;
@@ -1874,6 +1904,10 @@ static int link_send(struct session_link *link, struct mqtt_packet *p)
     }
     link->out.n += n;
     link->server->out_bytes += n;
+    count_packet(link->server->figures.sent, p,
+                 &link->server->figures.publish_bytes_sent);
+    if (p->reason >= 0x80)
+        link->server->figures.refused[p->reason]++;
     trace_packet(link, ">", p);
     return 1;
 }
@@ -1979,8 +2013,7 @@ static int delivery_send(struct session_server *s, struct session *session,
     if (link_deliver(session->link, &view, entry_receiver(s, e), dup,
                      m->expiry.at))
         return 1;
-    log_drop(s, session, view.publish.topic,
-             "larger than the client's Maximum Packet Size [MQTT-3.1.2-25]");
+    log_drop(s, session, view.publish.topic, DROP_TOO_LARGE);
     return 0;
 }
 
@@ -2134,7 +2167,7 @@ static void retained_send_all(struct session_server *s, struct sub *sub,
     topic_match_retained(s, filter);
     for (size_t i = 0; i < s->found.n; i++) {
         if (session_full(s, sub->session)) {
-            s->figures.dropped += s->found.n - i;
+            drop_count(s, DROP_QUEUE_FULL, s->found.n - i);
             log_begin(s, sub->session, sub->session->link);
             log_end(s, "%lu retained messages discarded: the queue is full",
                     (unsigned long)(s->found.n - i));
@@ -2300,17 +2333,14 @@ static int match_send_now(struct session_server *s, const struct match *m,
     if (qos > 0 || link == NULL || m->session->queued_qos0 > 0)
         return 0;
     if (!link_roomy(link, QOS0_TURNS * (size_t)s->opt.output_high)) {
-        log_drop(s, m->session, in->topic,
-                 "QoS 0, the client reads too slowly");
+        log_drop(s, m->session, in->topic, DROP_SLOW_READER);
         return 1;
     }
     memset(&r, 0, sizeof r);
     r.via = match_via(s, m);
     r.retain = m->retain && in->retain;
     if (!link_deliver(link, view, &r, 0, in->expires))
-        log_drop(s, m->session, in->topic,
-                 "larger than the client's Maximum Packet Size "
-                 "[MQTT-3.1.2-25]");
+        log_drop(s, m->session, in->topic, DROP_TOO_LARGE);
     via_give(s, r.via);
     return 1;
 }
@@ -2320,16 +2350,16 @@ static int match_queueable(struct session_server *s, const struct match *m,
                            const struct inbound *in, uint8_t qos)
 {
     const struct session *session = m->session;
-    const char *why = NULL;
+    enum session_drop why = DROP_KINDS;
     if (session_full(s, session))
-        why = "the queue is full";
+        why = DROP_QUEUE_FULL;
     else if (qos == 0 && session->durable && store_full(s->store))
-        why = "QoS 0, the disk is full";
+        why = DROP_DISK_FULL;
     else if (!session->durable && s->ram_bytes >= s->opt.memory_max)
-        why = "no memory for sessions that end with their connection";
-    if (why != NULL)
+        why = DROP_MEMORY_FULL;
+    if (why != DROP_KINDS)
         log_drop(s, session, in->topic, why);
-    return why == NULL;
+    return why == DROP_KINDS;
 }
 
 /* Routes a message to all who subscribed, and keeps it as retained message
@@ -2614,7 +2644,7 @@ static void session_end(struct session_server *s, struct session *session,
     uint32_t lost = session_drop_queue(s, session);
     lost += session_drop_flights(s, session);
     if (lost > 0) {
-        s->figures.dropped += lost;
+        drop_count(s, DROP_SESSION_ENDED, lost);
         log_begin(s, session, NULL);
         log_end(s, "%lu messages discarded: %s", (unsigned long)lost, why);
     }
@@ -3058,7 +3088,8 @@ static void session_attach(struct session_link *link, struct session *session,
     link->state = LINK_OPEN;
     link->expiry_zero =
         expiry == 0 && p->props.session_expiry_interval == 0;
-    s->figures.online++;
+    if (++s->figures.online > s->figures.online_max)
+        s->figures.online_max = s->figures.online;
     will_set(s, session, &p->connect);
     session_write(s, session, WRITE_NEW, STORE_NOW);
     if (link->silence > 0)
@@ -3414,6 +3445,8 @@ static void link_answer_list(struct session_link *link, uint8_t type,
         p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
         p.props.reason_string = bytes_literal(why);
     }
+    for (size_t i = 0; i < codes->n; i++)
+        link->server->figures.refused[codes->p[i]] += codes->p[i] >= 0x80;
     /* it cannot be left out, and it cannot be sent [MQTT-3.1.2-24] */
     if (!link_send(link, &p))
         link_disconnect(link, MQTT_PACKET_TOO_LARGE,
@@ -3622,6 +3655,8 @@ static int link_take(struct session_link *link)
             link->packet_max = p.props.maximum_packet_size;
         link_fail(link, &err);
     } else {
+        count_packet(s->figures.received, &p,
+                     &s->figures.publish_bytes_received);
         trace_packet(link, "<", &p);
         if (link->state == LINK_NEW)
             on_connect(link, &p);
@@ -3728,6 +3763,7 @@ static void timer_fire(struct session_server *s, struct timer *t)
         /* a will that goes out with its session must not come twice
          * [MQTT-3.1.2-10] */
         session = OWNER(struct session, expire, t);
+        s->figures.expired++;
         session_end(s, session,
                     session->will.body.p != NULL ? STORE_NOW : STORE_LATER,
                     "the Session Expiry Interval passed [MQTT-4.1.0-2]");
@@ -4430,6 +4466,7 @@ static void replay_place(struct session_server *s, struct message *m)
             flight_add(session, e, to->packet_id, 0);
         }
     }
+    s->figures.message_bytes += message_bytes(m);
     message_check(s, m);
 }
 
@@ -4592,6 +4629,7 @@ void session_options_default(struct session_options *opt)
     opt->topics_max = 4000000;
     opt->output_high = 256 * 1024;
     opt->memory_max = 256 * 1024 * 1024;
+    opt->sys_every = 10;
 }
 
 /* A server that knows nothing yet. */
@@ -4803,6 +4841,7 @@ struct session_link *session_link_open(struct session_server *s,
     struct session_link *link = mem_new(sizeof *link);
     server_clock(s, now);
     link->server = s;
+    s->figures.links++;
     link->packet_max = MQTT_REMAINING_LENGTH_MAX + 5;
     link->problem_information = 1;
     snprintf(link->peer, sizeof link->peer, "%s", peer);
@@ -4823,6 +4862,7 @@ void session_link_input(struct session_link *link, const void *bytes, size_t n,
     if (link->state == LINK_DONE)
         return;
     buf_add(&link->in, bytes, n);
+    link->server->figures.bytes_received += n;
     if (link->server->held == NULL)
         link_run(link);
     else
@@ -4849,6 +4889,7 @@ void session_link_sent(struct session_link *link, size_t n)
         link->heard = s->now; /* it reads; we do not listen to it just now */
     buf_take(&link->out, n);
     s->out_bytes -= n;
+    s->figures.bytes_sent += n;
     if (n > 0)
         link->burst = 0;
     buf_rest(&link->out);
@@ -4883,9 +4924,9 @@ struct buf *session_trace(struct session_server *s)
     return &s->trace;
 }
 
-struct session_figures session_figures(const struct session_server *s)
+const struct session_figures *session_figures(const struct session_server *s)
 {
-    return s->figures;
+    return &s->figures;
 }
 
 /* ======================================================================== */

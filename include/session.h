@@ -44,7 +44,12 @@ struct session_options {
     uint32_t memory_max;     /* bytes of unsent output of all links, and of
                                 messages for sessions that are not stored */
     uint8_t seed[16];        /* of the hash tables and assigned names */
-    int trace;               /* 1 = a line per packet in the trace */
+    uint32_t sys_every;      /* s between two rounds of the $SYS topics; 0 =
+                                there are none */
+    int trace;               /* 1 = a line per packet in the trace; 2 = and
+                                its bytes, field by field */
+    const char *trace_client; /* only packets of this Client Identifier; NULL
+                                = of all; the caller's, kept */
 };
 
 void session_options_default(struct session_options *options);
@@ -134,15 +139,43 @@ void session_audit_close(struct session_audit *audit);
 struct buf *session_log(struct session_server *server);
 struct buf *session_trace(struct session_server *server);
 
+/* Why a delivery was discarded. */
+enum session_drop {
+    DROP_EXPIRED,       /* its Message Expiry Interval passed */
+    DROP_TOO_LARGE,     /* for the client's Maximum Packet Size */
+    DROP_QUEUE_FULL,    /* the session's */
+    DROP_DISK_FULL,     /* QoS 0 */
+    DROP_MEMORY_FULL,   /* for a session that ends with its connection */
+    DROP_SLOW_READER,   /* QoS 0 to a client that does not read */
+    DROP_SESSION_ENDED, /* what was queued or in flight when it ended */
+    DROP_KINDS          /* how many there are */
+};
+
+/* Of now. */
 struct session_figures {
     uint64_t sessions;      /* in all, online and offline */
     uint64_t online;        /* with a connection */
     uint64_t subscriptions;
     uint64_t messages;      /* distinct messages held */
+    uint64_t message_bytes; /* of their PUBLISH packets */
     uint64_t deliveries;    /* queued or in flight, over all sessions */
     uint64_t retained;      /* retained messages */
-    uint64_t dropped;       /* deliveries discarded by a limit or an expiry */
+
+    /* Since the server was opened. */
+    uint64_t online_max;   /* the most sessions that were online at once */
+    uint64_t links;        /* connections accepted */
+    uint64_t expired;      /* sessions that expired */
+    uint64_t dropped;      /* deliveries discarded */
+    uint64_t dropped_by[DROP_KINDS]; /* the same by reason */
+    uint64_t refused[256]; /* negative Reason Codes sent, over all packets */
+    uint64_t received[16]; /* MQTT Control Packets by their mqtt_type */
+    uint64_t sent[16];
+    uint64_t bytes_received, bytes_sent; /* over all connections */
+    uint64_t publish_bytes_received, publish_bytes_sent; /* payloads only */
 };
-struct session_figures session_figures(const struct session_server *server);
+
+/* Valid as long as the server; changes with every call. */
+const struct session_figures *
+session_figures(const struct session_server *server);
 
 #endif

@@ -494,7 +494,7 @@ static void client_check(int c)
 
 static void figures_check(void)
 {
-    struct session_figures f = session_figures(T->server);
+    struct session_figures f = *session_figures(T->server);
     uint64_t sessions = 0, online = 0, subs = 0, retained = 0;
     for (int c = 0; c < CLIENTS; c++) {
         sessions += W.s[c].exists != 0;
@@ -1141,13 +1141,13 @@ static void finish(void)
             wrong("message %d came to no member", W.pool.at[i].msg);
     bench_advance(T, 40000);
     turn_over();
-    struct session_figures f = session_figures(T->server);
+    struct session_figures f = *session_figures(T->server);
     if (f.deliveries != 0 || f.messages != f.retained)
         wrong("%d deliveries left, %d messages, %d of them retained",
               (int)f.deliveries, (int)f.messages, (int)f.retained);
     op_die(&kill);
     all_connect();
-    if (session_figures(T->server).deliveries != 0)
+    if (session_figures(T->server)->deliveries != 0)
         wrong("deliveries after all were finished");
 }
 

@@ -985,7 +985,7 @@ static void test_nothing_left(void **state)
     l = bench_meet(t, "c0 id=s x=600");
     bench_serve(l, NULL);
     for (int i = 0; i < 2; i++) {
-        struct session_figures f = session_figures(t->server);
+        struct session_figures f = *session_figures(t->server);
         assert_int_equal(f.messages, 0);
         assert_int_equal(f.deliveries, 0);
         assert_int_equal(f.dropped, 0);
