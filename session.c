@@ -1765,20 +1765,30 @@ static void message_check(struct session_server *s, struct message *m)
         message_free(s, m);
 }
 
+/* The PUBLISH packet of an object in the ledger, opened.  -1: the ledger
+ * cannot give it back; store_error() says why. */
+static int body_open(struct session_server *s, const struct store_object *o,
+                     struct mqtt_packet *view, struct mqtt_bytes *body)
+{
+    body->p = store_body(s->store, o);
+    body->n = o->body_len;
+    if (body->p == NULL)
+        return -1;
+    if (mqtt_publish_open(view, body->p, body->n) == 0)
+        return 0;
+    store_body_refuse(s->store, o, "the body here is no PUBLISH packet");
+    return -1;
+}
+
 /* The PUBLISH packet, from memory or from the ledger, opened.  -1: the
  * ledger cannot give it back; store_commit() will say so. */
 static int message_open(struct session_server *s, const struct message *m,
                         struct mqtt_packet *view, struct mqtt_bytes *body)
 {
-    if (m->object.segment != 0) {
-        body->p = store_body(s->store, &m->object);
-        body->n = m->object.body_len;
-    } else {
-        *body = bytes_of(&m->ram);
-    }
-    if (body->p == NULL || mqtt_publish_open(view, body->p, body->n) != 0)
-        return -1;
-    return 0;
+    if (m->object.segment != 0)
+        return body_open(s, &m->object, view, body);
+    *body = bytes_of(&m->ram);
+    return body->p == NULL ? -1 : mqtt_publish_open(view, body->p, body->n);
 }
 
 static int message_wanted_durably(const struct session_server *s,
@@ -4517,9 +4527,7 @@ static int replay_will(struct session_server *s, struct session *session)
     struct mqtt_bytes body;
     if (session->object.body_len == 0)
         return 0;
-    body.p = store_body(s->store, &session->object);
-    body.n = session->object.body_len;
-    if (body.p == NULL || mqtt_publish_open(&view, body.p, body.n) != 0)
+    if (body_open(s, &session->object, &view, &body) != 0)
         return -1;
     session->will.body = text_copy(body);
     return 0;

@@ -1583,6 +1583,12 @@ const uint8_t *store_body(struct store *st, const struct store_object *o)
     return st->scratch.p;
 }
 
+void store_body_refuse(struct store *st, const struct store_object *o,
+                       const char *why)
+{
+    (void)store_fail_rot(st, o->segment, o->body_at, why);
+}
+
 /* ==== 8  Opening ===========================================================
  *
  * Everything that can refuse the start is looked at before anything is

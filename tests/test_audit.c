@@ -747,6 +747,33 @@ static void test_salvage_drops_only_the_record_without_sense(void **state)
     dir_remove(dir.s);
 }
 
+/* A Will Message whose checksum is right and that is no PUBLISH packet all
+ * the same: a start refuses, and says where. */
+static void test_start_refuses_a_will_that_is_no_publish(void **state)
+{
+    struct name dir = dir_new();
+    struct store_io io = quick_io();
+    struct store_options options = options_for(dir.s, &io);
+    struct store_object session;
+    struct store_record rec;
+    char err[STORE_ERROR_MAX];
+    struct store *st = store_open(&options, T0, err);
+    (void)state;
+    memset(&session, 0, sizeof session);
+    assert_int_equal(store_replay_next(st, &rec), 0);
+    store_record_begin(st, "session");
+    store_record_number(st, "id", 1);
+    store_record_text(st, "client", "c", 1);
+    store_record_number(st, "expiry", 60);
+    store_record_end_object(st, STORE_NOW, &session, "3 bytes", 7);
+    assert_int_equal(store_commit(st, T0), 0);
+    store_close(st, 0);
+    assert_false(starts(dir.s, T0, err));
+    assert_non_null(strstr(err, ".log: offset "));
+    assert_non_null(strstr(err, ": the body here is no PUBLISH packet; "));
+    dir_remove(dir.s);
+}
+
 static void test_salvage_never_writes_into_what_is_there(void **state)
 {
     struct bench *t = *state;
@@ -1020,6 +1047,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_salvage_of_a_store_that_was_cleaned),
         cmocka_unit_test(test_audit_names_a_segment_of_another_store),
         cmocka_unit_test(test_audit_believes_an_index_that_knows_more),
+        cmocka_unit_test(test_start_refuses_a_will_that_is_no_publish),
         cmocka_unit_test(test_salvage_drops_only_the_record_without_sense),
         BENCH_TEST(test_salvage_never_writes_into_what_is_there),
         cmocka_unit_test(test_audit_reads_what_cleaning_unlinks),
