@@ -277,20 +277,32 @@ static void hear_publish(struct story *s, int client,
     }
 }
 
+/* The delivery that was sent last under this Packet Identifier, and got: an
+ * earlier one is over, though it may stand behind it in the list, as a will
+ * stands where its CONNECT was.  NULL = none. */
+static struct delivery *delivery_got(struct story *s, int epoch, uint16_t id)
+{
+    struct delivery *last = NULL;
+    for (size_t i = 0; i < s->delivery_count; i++) {
+        struct delivery *d = &s->deliveries[i];
+        if (d->epoch == epoch && d->id == id && d->got != NOT_YET &&
+            d->qos == 2 && (last == NULL || d->sent > last->sent))
+            last = d;
+    }
+    return last;
+}
+
 static void hear_pubrel(struct story *s, int client, uint16_t id)
 {
     struct player *player = &s->players[client];
-    for (size_t i = s->delivery_count; i-- > 0;) {
-        struct delivery *d = &s->deliveries[i];
-        if (d->epoch != player->epoch || d->id != id || d->got == NOT_YET ||
-            d->qos != 2)
-            continue;
-        if (d->released == NOT_YET)
-            d->released = s->world.left;
-        answer_owe(player, MQTT_PUBCOMP, id, (int)i);
+    struct delivery *d = delivery_got(s, player->epoch, id);
+    if (d == NULL) {
+        story_fail(s, "a PUBREL that nobody expects", client, id);
         return;
     }
-    story_fail(s, "a PUBREL that nobody expects", client, id);
+    if (d->released == NOT_YET)
+        d->released = s->world.left;
+    answer_owe(player, MQTT_PUBCOMP, id, (int)(d - s->deliveries));
 }
 
 /* The open exchange of this client's Packet Identifier, or NULL. */

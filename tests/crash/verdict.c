@@ -317,26 +317,29 @@ static void check_publish(struct look *x, const struct receipt *r,
 }
 
 /* A PUBREL must follow from a PUBREC that the client had sent, or has sent
- * just now. */
+ * just now; it is for what was sent last under this Packet Identifier. */
 static void check_pubrel(struct look *x, const struct receipt *r)
 {
+    int found = -1;
     for (size_t i = 0; i < x->count; i++) {
         const struct receipt *p = &x->receipts[i];
         if (p < r && p->client == r->client && p->type == MQTT_PUBLISH &&
             p->qos == 2 && p->id == r->id)
             return;
     }
-    for (size_t i = x->s->delivery_count; i-- > 0;) {
+    for (size_t i = 0; i < x->s->delivery_count; i++) {
         const struct delivery *d = &x->s->deliveries[i];
         if (d->qos == 2 && d->id == r->id && had(x, d->got) &&
             !had(x, past(x, d)) && !x->used[i] &&
-            epoch_possible(x, r->client, d->epoch)) {
-            x->used[i] = 2;
-            return;
-        }
+            epoch_possible(x, r->client, d->epoch) &&
+            (found < 0 || d->sent > x->s->deliveries[found].sent))
+            found = (int)i;
     }
-    look_fail(x, "client %d: PUBREL #%u for nothing", r->client,
-              (unsigned)r->id);
+    if (found >= 0)
+        x->used[found] = 2;
+    else
+        look_fail(x, "client %d: PUBREL #%u for nothing", r->client,
+                  (unsigned)r->id);
 }
 
 static void check_receipts(struct look *x)
