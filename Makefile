@@ -40,6 +40,7 @@ HEADERS = include/audit.h include/buf.h include/mqtt.h \
 # A test links only the module it tests and what that module stands on.
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
+	build/test_sys \
 	build/test_tools build/test_annotate build/test_broker \
 	build/test_audit build/test_crash build/test_clean build/test_fail \
 	build/test_damage build/test_model
@@ -124,6 +125,8 @@ build/test_qos: tests/test_qos.c $(SERVER)
 	$(LINK_TEST) tests/test_qos.c $(SERVER) $(CMOCKA_LIBS)
 build/test_will: tests/test_will.c $(SERVER)
 	$(LINK_TEST) tests/test_will.c $(SERVER) $(CMOCKA_LIBS)
+build/test_sys: tests/test_sys.c $(SERVER)
+	$(LINK_TEST) tests/test_sys.c $(SERVER) $(CMOCKA_LIBS)
 
 build/test_model: tests/test_model.c tests/model.h $(SERVER)
 	$(LINK_TEST) tests/test_model.c $(SERVER) $(CMOCKA_LIBS)

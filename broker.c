@@ -367,6 +367,7 @@ static void settings_default(struct settings *set)
 {
     memset(set, 0, sizeof *set);
     session_options_default(&set->session);
+    set->session.version = "holdfast " BROKER_VERSION;
     set->dir = "data";
     set->port = BROKER_PORT;
 }

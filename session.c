@@ -6,15 +6,15 @@
  * link's output; nothing here touches a socket, a file or a clock.
  *
  * Sections
- *     1  structures           9  deliveries          17  connecting
- *     2  tables, maps, slots  10  messages           18  packets from clients
- *     3  timers               11  window, sending    19  input
- *     4  log and trace        12  retained messages  20  turn and timers
- *     5  via sets             13  routing            21  replay: fields
- *     6  topic tree           14  shared deliveries  22  replay: records
- *     7  subscriptions        15  wills              23  replay: the whole
- *     8  records              16  sessions           24  public functions
- *                                                     25  audit
+ *     1  structures           10  messages           18  connecting
+ *     2  tables, maps, slots  11  window, sending    19  packets from clients
+ *     3  timers               12  retained messages  20  input
+ *     4  log and trace        13  routing            21  turn and timers
+ *     5  via sets             14  $SYS topics        22  replay: fields
+ *     6  topic tree           15  shared deliveries  23  replay: records
+ *     7  subscriptions        16  wills              24  replay: the whole
+ *     8  records              17  sessions           25  public functions
+ *     9  deliveries                                  26  audit
  *
  * Who points at whom
  *
@@ -340,6 +340,7 @@ struct session_link {
     uint16_t alias_out_n;   /* aliases that we use towards the client */
     uint16_t *resend; /* ids of the PUBLISHes to repeat, in their order */
     uint32_t resend_n, resend_at;
+    uint64_t sys_owed; /* the round of $SYS topics that tells it all values */
 };
 
 /* A subscription that the message being routed matches. */
@@ -352,6 +353,34 @@ struct match {
 
 struct match_id {
     uint32_t id, next;
+};
+
+#define SYS_LOADS 9   /* counters that have moving averages */
+#define SYS_WINDOWS 3 /* of each: over 1, 5 and 15 minutes */
+
+/* What the $SYS topics tell. */
+enum sys_value {
+    SYS_VERSION, SYS_UPTIME, SYS_CONNECTED, SYS_DISCONNECTED, SYS_TOTAL,
+    SYS_MAXIMUM, SYS_EXPIRED, SYS_RECEIVED, SYS_SENT, SYS_CONNECTS,
+    SYS_PUBLISHES_RECEIVED, SYS_PUBLISHES_SENT, SYS_DROPPED,
+    SYS_PAYLOAD_RECEIVED, SYS_PAYLOAD_SENT, SYS_BYTES_RECEIVED, SYS_BYTES_SENT,
+    SYS_SOCKETS, SYS_SUBSCRIPTIONS, SYS_SHARED, SYS_RETAINED, SYS_MESSAGES,
+    SYS_MESSAGE_BYTES,
+    SYS_LOAD, /* the first moving average, in hundredths per minute */
+    SYS_VALUES = SYS_LOAD + SYS_LOADS * SYS_WINDOWS
+};
+
+struct sys {
+    uint64_t opened; /* when the server was, ms */
+    uint64_t due;    /* of the next round, ms; 0 = nobody listens */
+    uint64_t round;  /* counts rounds */
+    uint64_t owed;   /* the latest sys_owed of all links */
+    uint64_t told[SYS_VALUES];  /* values of the last round */
+    uint64_t step;              /* end of the averages' step, ms */
+    uint64_t before[SYS_LOADS]; /* counters at its beginning */
+    uint64_t load[SYS_LOADS][SYS_WINDOWS]; /* per minute, times 2^16 */
+    struct list asked; /* subscriptions of the SUBSCRIBE at hand that are to
+                          get the values behind its SUBACK */
 };
 
 struct session_server {
@@ -391,6 +420,7 @@ struct session_server {
     size_t log_line;   /* where the line that is being written begins */
     uint64_t unsaid;   /* lines that this turn's log had no room for */
     struct session_figures figures;
+    struct sys sys;
 };
 
 /* A message on its way in: from a client or a will. */
@@ -2165,15 +2195,17 @@ static void retained_send(struct session_server *s, struct sub *sub,
         message_note_receiver(s, m, r, STORE_NOW);
 }
 
-/* Retained messages for a SUBSCRIBE by its Retain Handling [MQTT-3.3.1-9]
- * [MQTT-3.3.1-10] [MQTT-3.3.1-11]; never for a shared one (4.8.2). */
-static void retained_send_all(struct session_server *s, struct sub *sub,
-                              int existed)
+/* Does a SUBSCRIBE bring retained messages, by its Retain Handling?  A shared
+ * one never (4.8.2) [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]. */
+static int retained_wanted(const struct sub *sub, int existed)
+{
+    return sub->share == NULL && sub->retain_handling != 2 &&
+           !(sub->retain_handling == 1 && existed);
+}
+
+static void retained_send_all(struct session_server *s, struct sub *sub)
 {
     struct mqtt_bytes filter = {sub->filter, sub->n};
-    if (sub->share != NULL || sub->retain_handling == 2 ||
-        (sub->retain_handling == 1 && existed))
-        return;
     topic_match_retained(s, filter);
     for (size_t i = 0; i < s->found.n; i++) {
         if (session_full(s, sub->session)) {
@@ -2422,7 +2454,321 @@ static size_t message_route(struct session_server *s, const struct inbound *in)
 }
 
 /* ======================================================================== */
-/* 14  shared deliveries                                                    */
+/* 14  $SYS topics                                                          */
+/* ======================================================================== */
+
+/* What the server tells of itself; the standard leaves topics that begin
+ * with $ to it (4.7.2).  They look like retained messages that change every
+ * opt.sys_every seconds, but they are made when they are sent: always QoS 0,
+ * never queued and never in the ledger. */
+
+#define SYS_STEP 5000 /* ms between two steps of the averages */
+#define SYS_UNTOLD UINT64_MAX /* a value that the next round tells anyhow */
+
+#define SYS_TOPIC(name, value) {"$SYS/broker/" name, value}
+#define SYS_TOPICS_LOAD(name, i)                                               \
+    SYS_TOPIC("load/" name "/1min", SYS_LOAD + (i)*SYS_WINDOWS),               \
+        SYS_TOPIC("load/" name "/5min", SYS_LOAD + (i)*SYS_WINDOWS + 1),       \
+        SYS_TOPIC("load/" name "/15min", SYS_LOAD + (i)*SYS_WINDOWS + 2)
+
+/* The names are those of mosquitto(8), for dashboards know them. */
+static const struct sys_topic {
+    const char *name;
+    int value; /* an enum sys_value */
+} sys_topics[] = {
+    SYS_TOPIC("version", SYS_VERSION),
+    SYS_TOPIC("uptime", SYS_UPTIME),
+    SYS_TOPIC("clients/connected", SYS_CONNECTED),
+    SYS_TOPIC("clients/active", SYS_CONNECTED),
+    SYS_TOPIC("clients/disconnected", SYS_DISCONNECTED),
+    SYS_TOPIC("clients/inactive", SYS_DISCONNECTED),
+    SYS_TOPIC("clients/total", SYS_TOTAL),
+    SYS_TOPIC("clients/maximum", SYS_MAXIMUM),
+    SYS_TOPIC("clients/expired", SYS_EXPIRED),
+    SYS_TOPIC("messages/received", SYS_RECEIVED),
+    SYS_TOPIC("messages/sent", SYS_SENT),
+    SYS_TOPIC("messages/stored", SYS_MESSAGES),
+    SYS_TOPIC("publish/messages/received", SYS_PUBLISHES_RECEIVED),
+    SYS_TOPIC("publish/messages/sent", SYS_PUBLISHES_SENT),
+    SYS_TOPIC("publish/messages/dropped", SYS_DROPPED),
+    SYS_TOPIC("publish/bytes/received", SYS_PAYLOAD_RECEIVED),
+    SYS_TOPIC("publish/bytes/sent", SYS_PAYLOAD_SENT),
+    SYS_TOPIC("bytes/received", SYS_BYTES_RECEIVED),
+    SYS_TOPIC("bytes/sent", SYS_BYTES_SENT),
+    SYS_TOPIC("subscriptions/count", SYS_SUBSCRIPTIONS),
+    SYS_TOPIC("shared_subscriptions/count", SYS_SHARED),
+    SYS_TOPIC("retained messages/count", SYS_RETAINED),
+    SYS_TOPIC("store/messages/count", SYS_MESSAGES),
+    SYS_TOPIC("store/messages/bytes", SYS_MESSAGE_BYTES),
+    SYS_TOPICS_LOAD("messages/received", 0),
+    SYS_TOPICS_LOAD("messages/sent", 1),
+    SYS_TOPICS_LOAD("publish/received", 2),
+    SYS_TOPICS_LOAD("publish/sent", 3),
+    SYS_TOPICS_LOAD("publish/dropped", 4),
+    SYS_TOPICS_LOAD("bytes/received", 5),
+    SYS_TOPICS_LOAD("bytes/sent", 6),
+    SYS_TOPICS_LOAD("connections", 7),
+    SYS_TOPICS_LOAD("sockets", 8),
+};
+
+#define SYS_TOPICS (sizeof sys_topics / sizeof sys_topics[0])
+
+/* The counters that the averages are of, in the order above. */
+static const enum sys_value sys_loads[SYS_LOADS] = {
+    SYS_RECEIVED,       SYS_SENT,       SYS_PUBLISHES_RECEIVED,
+    SYS_PUBLISHES_SENT, SYS_DROPPED,    SYS_BYTES_RECEIVED,
+    SYS_BYTES_SENT,     SYS_CONNECTS,   SYS_SOCKETS};
+
+/* What a step leaves of the average so far, times 2^32: exp(-5 s / window) for
+ * windows of 1, 5 and 15 minutes. */
+static const uint64_t sys_keep[SYS_WINDOWS] = {3951560672u, 4223977731u,
+                                               4271172524u};
+
+/* x times part / 2^32, where part is less than that. */
+static uint64_t sys_scale(uint64_t x, uint64_t part)
+{
+    return (x >> 32) * part + ((x & UINT32_MAX) * part >> 32);
+}
+
+/* The average after n steps in which nothing came: x * (keep / 2^32)^n. */
+static uint64_t sys_fade(uint64_t x, uint64_t keep, uint64_t n)
+{
+    for (; n > 0; n /= 2) {
+        if (n % 2 == 1)
+            x = sys_scale(x, keep);
+        keep = sys_scale(keep, keep);
+    }
+    return x;
+}
+
+static uint64_t sys_sum(const uint64_t by_type[16])
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < 16; i++)
+        sum += by_type[i];
+    return sum;
+}
+
+static void sys_measure(const struct session_server *s,
+                        uint64_t value[SYS_VALUES])
+{
+    const struct session_figures *f = &s->figures;
+    value[SYS_VERSION] = 0;
+    value[SYS_UPTIME] = (s->now - s->sys.opened) / 1000;
+    value[SYS_CONNECTED] = f->online;
+    value[SYS_DISCONNECTED] = f->sessions - f->online;
+    value[SYS_TOTAL] = f->sessions;
+    value[SYS_MAXIMUM] = f->online_max;
+    value[SYS_EXPIRED] = f->expired;
+    value[SYS_RECEIVED] = sys_sum(f->received);
+    value[SYS_SENT] = sys_sum(f->sent);
+    value[SYS_CONNECTS] = f->received[MQTT_CONNECT];
+    value[SYS_PUBLISHES_RECEIVED] = f->received[MQTT_PUBLISH];
+    value[SYS_PUBLISHES_SENT] = f->sent[MQTT_PUBLISH];
+    value[SYS_DROPPED] = f->dropped;
+    value[SYS_PAYLOAD_RECEIVED] = f->publish_bytes_received;
+    value[SYS_PAYLOAD_SENT] = f->publish_bytes_sent;
+    value[SYS_BYTES_RECEIVED] = f->bytes_received;
+    value[SYS_BYTES_SENT] = f->bytes_sent;
+    value[SYS_SOCKETS] = f->links;
+    value[SYS_SUBSCRIPTIONS] = f->subscriptions;
+    value[SYS_SHARED] = s->shares.count;
+    value[SYS_RETAINED] = f->retained;
+    value[SYS_MESSAGES] = f->messages;
+    value[SYS_MESSAGE_BYTES] = f->message_bytes;
+    for (int i = 0; i < SYS_LOADS * SYS_WINDOWS; i++) {
+        uint64_t load = s->sys.load[i / SYS_WINDOWS][i % SYS_WINDOWS];
+        value[SYS_LOAD + i] = (load * 100 + (1 << 15)) >> 16; /* rounded */
+    }
+}
+
+/* Carries the averages on to now.  Called before anything is counted, so what
+ * was counted since the last step came in the first of those that are over,
+ * and nothing in the others, however many. */
+static void sys_step(struct session_server *s)
+{
+    struct sys *y = &s->sys;
+    uint64_t value[SYS_VALUES];
+    if (s->opt.sys_every == 0 || s->now < y->step)
+        return;
+    uint64_t empty = (s->now - y->step) / SYS_STEP;
+    y->step += (empty + 1) * SYS_STEP;
+    sys_measure(s, value);
+    for (int i = 0; i < SYS_LOADS; i++) {
+        uint64_t came = value[sys_loads[i]] - y->before[i];
+        uint64_t rate = (came * (60000 / SYS_STEP)) << 16;
+        y->before[i] = value[sys_loads[i]];
+        for (int w = 0; w < SYS_WINDOWS; w++) {
+            uint64_t keep = sys_keep[w], *load = &y->load[i][w];
+            *load = sys_scale(*load, keep) + rate - sys_scale(rate, keep);
+            *load = sys_fade(*load, keep, empty);
+        }
+    }
+}
+
+/* A value as its topic's payload: a view into text, or the version. */
+static struct mqtt_bytes sys_print(const struct session_server *s, int which,
+                                   uint64_t value, char text[40])
+{
+    unsigned long long v = value;
+    if (which == SYS_VERSION)
+        return bytes_literal(s->opt.version);
+    if (which >= SYS_LOAD)
+        snprintf(text, 40, "%llu.%02llu", v / 100, v % 100);
+    else
+        snprintf(text, 40, which == SYS_UPTIME ? "%llu seconds" : "%llu", v);
+    return bytes_literal(text);
+}
+
+/* The link is told all values in the next round: it missed some. */
+static void sys_owe(struct session_link *link)
+{
+    struct sys *y = &link->server->sys;
+    link->sys_owed = y->owed = y->round + 1;
+}
+
+/* Sends a value at QoS 0.  A link that has much to read already is left alone
+ * until the next round, which tells the newest.  What is larger than the
+ * client's Maximum Packet Size is not sent [MQTT-3.1.2-25].  0: no room. */
+static int sys_send(struct session_link *link, const struct sys_topic *topic,
+                    uint64_t value, int retain, uint32_t via)
+{
+    struct session_server *s = link->server;
+    struct mqtt_packet view;
+    struct receiver r;
+    char text[40];
+    if (!link_roomy(link, s->opt.output_high)) {
+        sys_owe(link);
+        return 0;
+    }
+    memset(&view, 0, sizeof view);
+    memset(&r, 0, sizeof r);
+    view.publish.topic = bytes_literal(topic->name);
+    view.publish.payload = sys_print(s, topic->value, value, text);
+    r.retain = retain != 0;
+    r.via = via;
+    link_deliver(link, &view, &r, 0, 0);
+    return 1;
+}
+
+static int sys_offered(const struct session_server *s,
+                       const struct sys_topic *topic)
+{
+    return topic->value != SYS_VERSION || s->opt.version != NULL;
+}
+
+/* A round's value goes to all who subscribed and are connected or, if it has
+ * not changed, to those who missed a round.  It is published with RETAIN 1
+ * [MQTT-3.3.1-12] [MQTT-3.3.1-13]. */
+static void sys_publish(struct session_server *s,
+                        const struct sys_topic *topic, uint64_t value,
+                        int changed)
+{
+    match_all(s, bytes_literal(topic->name), NULL);
+    for (size_t i = 0; i < s->match_n; i++) {
+        const struct match *m = &s->matches[i];
+        struct session_link *link = m->session->link;
+        if (link == NULL || (!changed && link->sys_owed != s->sys.round))
+            continue;
+        if (m->session->queued_qos0 > 0) {
+            sys_owe(link);
+            continue;
+        }
+        uint32_t via = match_via(s, m);
+        sys_send(link, topic, value, m->retain, via);
+        via_give(s, via);
+    }
+}
+
+static void sys_round(struct session_server *s)
+{
+    struct sys *y = &s->sys;
+    uint64_t value[SYS_VALUES];
+    sys_measure(s, value);
+    y->round++;
+    y->due = s->now + (uint64_t)s->opt.sys_every * 1000;
+    int owed = y->owed == y->round;
+    for (size_t i = 0; i < SYS_TOPICS; i++) {
+        const struct sys_topic *topic = &sys_topics[i];
+        int changed = value[topic->value] != y->told[topic->value];
+        if ((changed || owed) && sys_offered(s, topic))
+            sys_publish(s, topic, value[topic->value], changed);
+    }
+    memcpy(y->told, value, sizeof value);
+}
+
+static void sys_begin(struct session_server *s)
+{
+    sys_measure(s, s->sys.told);
+    s->sys.due = s->now + (uint64_t)s->opt.sys_every * 1000;
+}
+
+/* Once per turn.  The rounds begin with the first listener and rest when
+ * there is none, so that they do not wake an idle server. */
+static void sys_turn(struct session_server *s)
+{
+    struct sys *y = &s->sys;
+    if (s->opt.sys_every == 0 || s->figures.online == 0 ||
+        topic_child(s, s->root, bytes_literal("$SYS")) == NULL) {
+        y->due = 0;
+    } else if (y->due == 0) {
+        sys_begin(s);
+    } else if (y->due <= s->now) {
+        sys_round(s);
+    }
+}
+
+/* Notes a subscription that is to get the values behind its SUBACK. */
+static void sys_ask(struct session_server *s, struct sub *sub)
+{
+    if (s->opt.sys_every == 0 || sub->n < 5 ||
+        memcmp(sub->filter, "$SYS/", 5) != 0)
+        return;
+    list_add(&s->sys.asked, sub);
+    s->work += SYS_TOPICS;
+}
+
+/* The values for a subscription, as retained messages are sent.  One that
+ * differs from what the last round told might be back at that when the next
+ * round comes, and is told then even so. */
+static void sys_tell(struct session_link *link, const struct sub *sub,
+                     const uint64_t value[SYS_VALUES])
+{
+    struct session_server *s = link->server;
+    struct mqtt_bytes filter = {sub->filter, sub->n}, none = {NULL, 0};
+    uint32_t via = via_take(s, &sub->id, sub->id != 0, none);
+    int room = 1;
+    for (size_t i = 0; i < SYS_TOPICS && room; i++) {
+        const struct sys_topic *topic = &sys_topics[i];
+        int which = topic->value;
+        if (!sys_offered(s, topic) ||
+            !mqtt_topic_match(filter, bytes_literal(topic->name)))
+            continue;
+        room = sys_send(link, topic, value[which], 1, via);
+        if (value[which] != s->sys.told[which])
+            s->sys.told[which] = SYS_UNTOLD;
+    }
+    via_give(s, via);
+}
+
+/* SUBACK is in the output, or its link is at an end. */
+static void sys_answer(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    struct list *asked = &s->sys.asked;
+    uint64_t value[SYS_VALUES];
+    if (asked->n > 0 && link->state == LINK_OPEN) {
+        if (s->sys.due == 0)
+            sys_begin(s);
+        sys_measure(s, value);
+        for (size_t i = 0; i < asked->n; i++)
+            sys_tell(link, asked->at[i], value);
+    }
+    asked->n = 0;
+}
+
+/* ======================================================================== */
+/* 15  shared deliveries                                                    */
 /* ======================================================================== */
 
 /* Gives a delivery that its session cannot finish to another member of the
@@ -2484,7 +2830,7 @@ static void shared_release_queue(struct session_server *s,
 }
 
 /* ======================================================================== */
-/* 15  wills                                                                */
+/* 16  wills                                                                */
 /* ======================================================================== */
 
 static void will_clear(struct session_server *s, struct session *session)
@@ -2563,7 +2909,7 @@ static void will_set(struct session_server *s, struct session *session,
 }
 
 /* ======================================================================== */
-/* 16  sessions                                                             */
+/* 17  sessions                                                             */
 /* ======================================================================== */
 
 static struct session *session_find(const struct session_server *s,
@@ -2759,7 +3105,7 @@ static void rx_del(struct session *session, struct rx *rx)
 }
 
 /* ======================================================================== */
-/* 17  connecting                                                           */
+/* 18  connecting                                                           */
 /* ======================================================================== */
 
 /* Ends a link: nothing more is read from it, what is in its output is still
@@ -3134,11 +3480,13 @@ static void on_connect(struct session_link *link, const struct mqtt_packet *p)
         link_finish(link, DETACH_LOST);
         return;
     }
+    if (present)
+        sys_owe(link);
     link_resume(link);
 }
 
 /* ======================================================================== */
-/* 18  packets from clients                                                 */
+/* 19  packets from clients                                                 */
 /* ======================================================================== */
 
 /* Resolves the Topic Alias of a PUBLISH, or sets it.  -1: the link failed.
@@ -3434,7 +3782,10 @@ static uint8_t subscribe_one(struct session_link *link,
     sub->retain_handling = ask->retain_handling;
     sub->id = id;
     sub_write(s, sub, WRITE_NEW, STORE_NOW);
-    retained_send_all(s, sub, existed); /* [MQTT-3.8.4-4] */
+    if (retained_wanted(sub, existed)) { /* [MQTT-3.8.4-4] */
+        retained_send_all(s, sub);
+        sys_ask(s, sub);
+    }
     return sub->qos;
 }
 
@@ -3480,6 +3831,7 @@ static void on_subscribe(struct session_link *link,
         buf_add(&codes, &code, 1);
     }
     link_answer_list(link, MQTT_SUBACK, p->packet_id, &codes, why);
+    sys_answer(link);
     buf_free(&codes);
 }
 
@@ -3548,7 +3900,7 @@ static void on_disconnect(struct session_link *link,
 }
 
 /* ======================================================================== */
-/* 19  input                                                                */
+/* 20  input                                                                */
 /* ======================================================================== */
 
 static void on_ping(struct session_link *link)
@@ -3742,7 +4094,7 @@ static void server_listen(struct session_server *s)
 }
 
 /* ======================================================================== */
-/* 20  turn and timers                                                      */
+/* 21  turn and timers                                                      */
 /* ======================================================================== */
 
 static void link_timer(struct session_link *link)
@@ -3805,6 +4157,7 @@ static void server_clock(struct session_server *s, uint64_t now)
 {
     if (now > s->now)
         s->now = now;
+    sys_step(s);
     timers_run(s, &s->timers);
 }
 
@@ -3851,7 +4204,7 @@ static int object_fold(struct session_server *s, struct store_object *o)
 }
 
 /* ======================================================================== */
-/* 21  replay: the fields of a record                                       */
+/* 22  replay: the fields of a record                                       */
 /* ======================================================================== */
 
 /* Fields that hold a number, by their place in struct fields. */
@@ -4067,7 +4420,7 @@ static void fields_free(struct session_server *s, struct fields *f)
 }
 
 /* ======================================================================== */
-/* 22  replay: what each kind of record does                                */
+/* 23  replay: what each kind of record does                                */
 /* ======================================================================== */
 
 static struct session *replay_session(const struct session_server *s,
@@ -4447,7 +4800,7 @@ static void replay_lost(struct session_server *s, struct replay *r)
 }
 
 /* ======================================================================== */
-/* 23  replay: putting it together                                          */
+/* 24  replay: putting it together                                          */
 /* ======================================================================== */
 
 /* Puts a message's surviving receivers where they belong. */
@@ -4619,7 +4972,7 @@ static void server_resume(struct session_server *s)
 }
 
 /* ======================================================================== */
-/* 24  public functions                                                     */
+/* 25  public functions                                                     */
 /* ======================================================================== */
 
 void session_options_default(struct session_options *opt)
@@ -4653,6 +5006,8 @@ static struct session_server *server_new(struct store *st,
     s->next_session = s->next_message = 1;
     s->next_brief = (uint64_t)UINT32_MAX + 1; /* never in the ledger */
     s->counters.kind = OBJECT_COUNTERS;
+    s->sys.opened = now;
+    s->sys.step = now + SYS_STEP;
     s->root = topic_new(s, NULL, none);
     return s;
 }
@@ -4755,6 +5110,7 @@ void session_server_close(struct session_server *s)
     free(s->found.at);
     free(s->level.at);
     free(s->level_next.at);
+    free(s->sys.asked.at);
     free(s->matches);
     free(s->match_ids);
     buf_free(&s->log);
@@ -4782,6 +5138,7 @@ void session_server_settle(struct session_server *s, uint64_t now)
     server_listen(s);
     timers_run(s, &s->watches);
     server_serve(s);
+    sys_turn(s);
     while ((o = store_clean_next(s->store)) != NULL && object_fold(s, o) == 0)
         continue;
     log_settle(s);
@@ -4790,9 +5147,10 @@ void session_server_settle(struct session_server *s, uint64_t now)
 uint64_t session_server_due(const struct session_server *s)
 {
     uint64_t timer = heap_due(&s->timers), watch = heap_due(&s->watches);
+    uint64_t due = timer < watch ? timer : watch;
     if (s->dirty_n > 0 || s->held != NULL)
         return 0;
-    return timer < watch ? timer : watch;
+    return s->sys.due != 0 && s->sys.due < due ? s->sys.due : due;
 }
 
 /* The Topic Name that ends at this node. */
@@ -4938,7 +5296,7 @@ const struct session_figures *session_figures(const struct session_server *s)
 }
 
 /* ======================================================================== */
-/* 25  audit: what the ledger holds, in words                               */
+/* 26  audit: what the ledger holds, in words                               */
 /* ======================================================================== */
 
 #define AUDIT_RECORDS 1000 /* read in one step */

@@ -46,6 +46,8 @@ struct session_options {
     uint8_t seed[16];        /* of the hash tables and assigned names */
     uint32_t sys_every;      /* s between two rounds of the $SYS topics; 0 =
                                 there are none */
+    const char *version;     /* what $SYS/broker/version says, NULL = there is
+                                no such topic; the caller's, kept */
     int trace;               /* 1 = a line per packet in the trace; 2 = and
                                 its bytes, field by field */
     const char *trace_client; /* only packets of this Client Identifier; NULL
