@@ -34,7 +34,7 @@ COMPILE_TEST = $(CC) $(STD) $(WARN) $(CPPFLAGS) -Itests -g -O1 \
 	-fno-omit-frame-pointer $(SAN)
 LINK_TEST = $(COMPILE_TEST) $(CMOCKA_CFLAGS) -o $@
 
-HEADERS = include/audit.h include/buf.h include/mqtt.h \
+HEADERS = include/audit.h include/buf.h include/inspect.h include/mqtt.h \
 	include/mqtt_codes.h include/session.h include/store.h
 
 # A test links only the module it tests and what that module stands on.

@@ -15,6 +15,7 @@
  *     7  subscriptions        16  wills              24  replay: the whole
  *     8  records              17  sessions           25  public functions
  *     9  deliveries                                  26  audit
+ *                                                     27  inspect
  *
  * Who points at whom
  *
@@ -75,6 +76,7 @@
 #include <stdarg.h>
 
 #include "audit.h"
+#include "inspect.h"
 #include "mqtt.h"
 
 /* ======================================================================== */
@@ -299,9 +301,10 @@ struct session {
     struct timer will_timer;    /* TIMER_WILL */
     struct will will;
     struct sub *subs;
-    struct queue queue;
+    uint32_t sub_n; /* how many they are */
+    struct queue queue; /* its first entry is never GONE */
     uint32_t gone;        /* entries of the queue whose delivery is GONE */
-    uint32_t queued_qos0; /* live entries of the queue at QoS 0 */
+    uint32_t queued[3];   /* live entries of the queue, by their QoS */
     uint32_t place;       /* number of the next delivery */
     struct flight *flights; /* by rising packet id */
     uint32_t flight_n, flight_cap;
@@ -325,6 +328,7 @@ struct session_link {
     struct buf in;  /* bytes of a packet that is not complete */
     struct buf out; /* replies not yet sent */
     struct timer timer; /* TIMER_LINK: CONNECT awaited, or Keep Alive */
+    uint64_t since;     /* when CONNECT was accepted, ms */
     uint64_t heard;     /* when the last packet came, ms */
     uint64_t silence;   /* ms without a packet that end it; 0 = none */
     uint32_t packet_max; /* the client's Maximum Packet Size */
@@ -1093,17 +1097,14 @@ static void topic_match_filters(struct session_server *s,
     }
 }
 
-/* Adds every retained message at or below `top` to s->found; the root's
- * topics that begin with $ are left out. */
+/* Adds every retained message at or below `top` to s->found. */
 static void topic_collect_below(struct session_server *s, struct topic *top)
 {
     struct topic *t = top;
     for (;;) {
-        int hidden = t->parent == s->root && t->n > 0 && t->level[0] == '$' &&
-                     top == s->root;
-        if (t->retained != NULL && !hidden)
+        if (t->retained != NULL)
             list_add(&s->found, t->retained);
-        if (t->child != NULL && t->kept > 0 && !hidden) {
+        if (t->child != NULL && t->kept > 0) {
             t = t->child;
             continue;
         }
@@ -1129,29 +1130,41 @@ static void topic_step(struct session_server *s, struct topic *t,
     }
 }
 
-/* Fills s->found with the retained messages whose topics match the filter
- * [MQTT-4.7.2-1]. */
-static void topic_match_retained(struct session_server *s,
-                                 struct mqtt_bytes filter)
+/* Fills s->level with the nodes that the filter's levels stand for, in the
+ * order of the tree.  1 = the filter ends with "#": what is below them matches
+ * as well. */
+static int topic_match_levels(struct session_server *s,
+                              struct mqtt_bytes filter)
 {
     struct mqtt_bytes level;
-    int more = 1;
-    s->found.n = s->level.n = s->level_next.n = 0;
+    int more = 1, rest = 0;
+    s->level.n = s->level_next.n = 0;
     list_add(&s->level, s->root);
-    while (level_next(&filter, &more, &level)) {
-        int rest = bytes_same(level, bytes_literal("#"));
-        for (size_t i = 0; i < s->level.n; i++) {
-            if (rest)
-                topic_collect_below(s, s->level.at[i]);
-            else
-                topic_step(s, s->level.at[i], level);
-        }
+    while (!rest && level_next(&filter, &more, &level)) {
+        rest = bytes_same(level, bytes_literal("#"));
+        if (rest && (s->level.n == 0 || s->level.at[0] != s->root))
+            break;
+        if (rest) /* all, but not what begins with $ [MQTT-4.7.2-1] */
+            level = bytes_literal("+");
+        for (size_t i = 0; i < s->level.n; i++)
+            topic_step(s, s->level.at[i], level);
         level_swap(s);
         s->work += s->level.n + 1;
     }
+    return rest;
+}
+
+/* Fills s->found with the retained messages whose topics match the filter. */
+static void topic_match_retained(struct session_server *s,
+                                 struct mqtt_bytes filter)
+{
+    int below = topic_match_levels(s, filter);
+    s->found.n = 0;
     for (size_t i = 0; i < s->level.n; i++) {
         struct topic *t = s->level.at[i];
-        if (t->retained != NULL)
+        if (below)
+            topic_collect_below(s, t);
+        else if (t->retained != NULL)
             list_add(&s->found, t->retained);
     }
     s->work += s->found.n;
@@ -1292,6 +1305,7 @@ static struct sub *sub_new(struct session_server *s, struct session *session,
         sub->mate->mate_prev = sub;
     session->subs = sub;
     table_add(&s->filters, &sub->node, sub_hash(s, session, whole));
+    session->sub_n++;
     s->figures.subscriptions++;
     return sub;
 }
@@ -1312,6 +1326,7 @@ static void sub_del(struct session_server *s, struct sub *sub)
     topic_tidy(s, sub->topic);
     table_del(&s->filters, &sub->node);
     store_object_drop(s->store, &sub->object);
+    sub->session->sub_n--;
     s->figures.subscriptions--;
     free(sub);
 }
@@ -1598,6 +1613,20 @@ static void queue_tidy(struct session_server *s, struct session *session)
     free(old.ring);
 }
 
+/* Takes the entries of GONE deliveries off the queue's front, so that its
+ * first entry tells what comes next and how old it is. */
+static void queue_trim(struct session_server *s, struct session *session)
+{
+    while (session->queue.n > 0) {
+        struct entry e = *queue_entry(&session->queue, 0);
+        if (entry_receiver(s, e)->stage != STAGE_GONE)
+            return;
+        queue_pop(&session->queue);
+        session->gone--;
+        receiver_give(s, message_at(s, e.message), e.receiver);
+    }
+}
+
 /* Where a Packet Identifier stands, or would stand, among n structures of
  * `size` bytes that begin with one each, in rising order. */
 static uint32_t packet_id_place(const void *first, uint32_t n, size_t size,
@@ -1697,7 +1726,7 @@ static struct receiver *delivery_add(struct session_server *s,
     r->retain = retain != 0;
     m->live++;
     s->figures.deliveries++;
-    session->queued_qos0 += qos == 0;
+    session->queued[r->qos]++;
     queue_push(&session->queue, e);
     session_wake(s, session);
     return r;
@@ -1723,20 +1752,14 @@ static void delivery_end(struct session_server *s, struct entry e,
     receiver_give(s, m, e.receiver);
 }
 
-/* Takes the oldest queued delivery out of the queue; 0 if it is GONE (and
- * freed), 1 if it stands in *e. */
-static int delivery_pop(struct session_server *s, struct session *session,
-                        struct entry *e)
+/* Takes the oldest queued delivery out of the queue. */
+static struct entry delivery_pop(struct session_server *s,
+                                 struct session *session)
 {
-    *e = queue_pop(&session->queue);
-    struct receiver *r = entry_receiver(s, *e);
-    if (r->stage != STAGE_GONE) {
-        session->queued_qos0 -= r->qos == 0;
-        return 1;
-    }
-    session->gone--;
-    receiver_give(s, message_at(s, e->message), e->receiver);
-    return 0;
+    struct entry e = queue_pop(&session->queue);
+    session->queued[entry_receiver(s, e)->qos]--;
+    queue_trim(s, session);
+    return e;
 }
 
 /* ======================================================================== */
@@ -1797,8 +1820,9 @@ static void message_check(struct session_server *s, struct message *m)
 
 /* The PUBLISH packet of an object in the ledger, opened.  -1: the ledger
  * cannot give it back; store_error() says why. */
-static int body_open(struct session_server *s, const struct store_object *o,
-                     struct mqtt_packet *view, struct mqtt_bytes *body)
+static int body_open(const struct session_server *s,
+                     const struct store_object *o, struct mqtt_packet *view,
+                     struct mqtt_bytes *body)
 {
     body->p = store_body(s->store, o);
     body->n = o->body_len;
@@ -1812,8 +1836,9 @@ static int body_open(struct session_server *s, const struct store_object *o,
 
 /* The PUBLISH packet, from memory or from the ledger, opened.  -1: the
  * ledger cannot give it back; store_commit() will say so. */
-static int message_open(struct session_server *s, const struct message *m,
-                        struct mqtt_packet *view, struct mqtt_bytes *body)
+static int message_open(const struct session_server *s,
+                        const struct message *m, struct mqtt_packet *view,
+                        struct mqtt_bytes *body)
 {
     if (m->object.segment != 0)
         return body_open(s, &m->object, view, body);
@@ -1904,7 +1929,7 @@ static void message_expire(struct session_server *s, struct message *m)
         struct session *session = session_at(s, r->session);
         if (open)
             log_drop(s, session, view.publish.topic, DROP_EXPIRED);
-        session->queued_qos0 -= r->qos == 0;
+        session->queued[r->qos]--;
         session->gone++;
         r->stage = STAGE_GONE;
         via_give(s, r->via);
@@ -1913,6 +1938,12 @@ static void message_expire(struct session_server *s, struct message *m)
     }
     if (m->retained_at != NULL)
         topic_tidy(s, retained_detach(s, m));
+    m->used++; /* until all its queues have been trimmed */
+    for (uint32_t i = 0; i < m->to_n; i++) {
+        if (m->to[i].stage == STAGE_GONE)
+            queue_trim(s, session_at(s, m->to[i].session));
+    }
+    m->used--;
     message_check(s, m);
 }
 
@@ -2064,10 +2095,6 @@ static int queue_send(struct session_server *s, struct session *session)
     struct session_link *link = session->link;
     struct entry e = *queue_entry(&session->queue, 0);
     struct receiver *r = entry_receiver(s, e);
-    if (r->stage == STAGE_GONE) {
-        delivery_pop(s, session, &e);
-        return 0;
-    }
     if (r->qos > 0 && link->flying >= link->window)
         return -1;
     if (r->qos > 0)
@@ -2075,7 +2102,7 @@ static int queue_send(struct session_server *s, struct session *session)
     int sent = delivery_send(s, session, e, 0);
     if (sent < 0)
         return -1;
-    delivery_pop(s, session, &e);
+    delivery_pop(s, session);
     if (sent == 0 || r->qos == 0) {
         /* a stored QoS 0 message comes once or not at all (4.3.1): its end
          * is synced before it leaves */
@@ -2372,7 +2399,7 @@ static int match_send_now(struct session_server *s, const struct match *m,
 {
     struct session_link *link = m->session->link;
     struct receiver r;
-    if (qos > 0 || link == NULL || m->session->queued_qos0 > 0)
+    if (qos > 0 || link == NULL || m->session->queued[0] > 0)
         return 0;
     if (!link_roomy(link, QOS0_TURNS * (size_t)s->opt.output_high)) {
         log_drop(s, m->session, in->topic, DROP_SLOW_READER);
@@ -2670,7 +2697,7 @@ static void sys_publish(struct session_server *s,
         struct session_link *link = m->session->link;
         if (link == NULL || (!changed && link->sys_owed != s->sys.round))
             continue;
-        if (m->session->queued_qos0 > 0) {
+        if (m->session->queued[0] > 0) {
             sys_owe(link);
             continue;
         }
@@ -2823,10 +2850,11 @@ static void shared_release_queue(struct session_server *s,
             queue_push(&session->queue, e);
             continue;
         }
-        session->queued_qos0 -= entry_receiver(s, e)->qos == 0;
+        session->queued[entry_receiver(s, e)->qos]--;
         delivery_end(s, e, STORE_NOW);
     }
     free(old.ring);
+    queue_trim(s, session);
 }
 
 /* ======================================================================== */
@@ -2961,11 +2989,9 @@ static uint32_t session_drop_queue(struct session_server *s,
 {
     uint32_t lost = 0;
     while (session->queue.n > 0) {
-        struct entry e;
-        if (delivery_pop(s, session, &e)) {
-            lost += !shared_pass_on(s, session, e, 0);
-            delivery_end(s, e, STORE_LATER);
-        }
+        struct entry e = delivery_pop(s, session);
+        lost += !shared_pass_on(s, session, e, 0);
+        delivery_end(s, e, STORE_LATER);
     }
     return lost;
 }
@@ -3442,6 +3468,7 @@ static void session_attach(struct session_link *link, struct session *session,
     session->offline = 0;
     link->session = session;
     link->state = LINK_OPEN;
+    link->since = s->now;
     link->expiry_zero =
         expiry == 0 && p->props.session_expiry_interval == 0;
     if (++s->figures.online > s->figures.online_max)
@@ -4823,7 +4850,7 @@ static void replay_place(struct session_server *s, struct message *m)
         m->live++;
         s->figures.deliveries++;
         if (to->stage == STAGE_QUEUED) {
-            session->queued_qos0 += to->qos == 0;
+            session->queued[to->qos]++;
             queue_push(&session->queue, e);
         } else {
             flight_add(session, e, to->packet_id, 0);
@@ -5601,4 +5628,340 @@ void session_audit_close(struct session_audit *a)
     replay_free(a->server, &a->r);
     session_server_close(a->server);
     free(a);
+}
+
+/* ======================================================================== */
+/* 27  inspect: what the server holds, for those who look                   */
+/* ======================================================================== */
+
+static int bytes_order(struct mqtt_bytes a, struct mqtt_bytes b)
+{
+    size_t n = a.n < b.n ? a.n : b.n;
+    int order = n > 0 ? memcmp(a.p, b.p, n) : 0;
+    return order != 0 ? order : (a.n > b.n) - (a.n < b.n);
+}
+
+/* ASCII only: names are UTF-8, whose other bytes all have the high bit. */
+static uint8_t lower(uint8_t c)
+{
+    return c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c;
+}
+
+/* Does the name hold this part, in either case? */
+static int name_holds(struct mqtt_bytes name, struct mqtt_bytes part)
+{
+    for (size_t i = 0; i + part.n <= name.n; i++) {
+        size_t k = 0;
+        while (k < part.n && lower(name.p[i + k]) == lower(part.p[k]))
+            k++;
+        if (k == part.n)
+            return 1;
+    }
+    return 0;
+}
+
+static int inspect_fits(const struct inspect_query *q,
+                        const struct session *session)
+{
+    int online = session->link != NULL;
+    if (q->which == INSPECT_ONLINE && !online)
+        return 0;
+    if (q->which == INSPECT_OFFLINE && online)
+        return 0;
+    if (q->which == INSPECT_WAITING && session->queue.n == 0 &&
+        session->flight_n == 0)
+        return 0;
+    return q->search.n == 0 ||
+           name_holds(bytes_of(&session->client), q->search);
+}
+
+/* The sessions kept while all are looked at: a heap whose top is the first
+ * to give way.  `way` 1: the least ones are kept, -1: the greatest. */
+struct pick {
+    const struct session **at;
+    size_t n, limit;
+    int way;
+};
+
+static int session_order(const struct session *a, const struct session *b)
+{
+    return bytes_order(bytes_of(&a->client), bytes_of(&b->client));
+}
+
+static int session_compare(const void *a, const void *b)
+{
+    const struct session *const *x = a, *const *y = b;
+    return session_order(*x, *y);
+}
+
+/* Does a give way before b? */
+static int pick_above(const struct pick *pick, const struct session *a,
+                      const struct session *b)
+{
+    return session_order(a, b) * pick->way > 0;
+}
+
+static void pick_up(struct pick *pick, const struct session *session)
+{
+    size_t i = pick->n++;
+    while (i > 0 && pick_above(pick, session, pick->at[(i - 1) / 2])) {
+        pick->at[i] = pick->at[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    pick->at[i] = session;
+}
+
+/* In place of the top. */
+static void pick_down(struct pick *pick, const struct session *session)
+{
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child + 1 < pick->n &&
+            pick_above(pick, pick->at[child + 1], pick->at[child]))
+            child++;
+        if (child >= pick->n || !pick_above(pick, pick->at[child], session))
+            break;
+        pick->at[i] = pick->at[child];
+        i = child;
+    }
+    pick->at[i] = session;
+}
+
+static void pick_add(struct pick *pick, const struct session *session)
+{
+    if (pick->n < pick->limit)
+        pick_up(pick, session);
+    else if (pick->n > 0 && pick_above(pick, pick->at[0], session))
+        pick_down(pick, session);
+}
+
+/* Of the queue only the first message is looked at: those behind it came
+ * later, but for retained ones of a later SUBSCRIBE. */
+static uint64_t inspect_oldest(const struct session_server *s,
+                               const struct session *session)
+{
+    uint64_t oldest = NEVER;
+    if (session->queue.n > 0)
+        oldest = message_at(s, queue_entry(&session->queue, 0)->message)->at;
+    for (uint32_t i = 0; i < session->flight_n; i++) {
+        uint64_t at = message_at(s, session->flights[i].entry.message)->at;
+        oldest = at < oldest ? at : oldest;
+    }
+    return oldest != NEVER ? oldest : 0;
+}
+
+static void inspect_fill(const struct session_server *s,
+                         const struct session *session,
+                         struct inspect_session *out)
+{
+    const struct session_link *link = session->link;
+    memset(out, 0, sizeof *out);
+    out->client = bytes_of(&session->client);
+    out->number = session->durable ? session->id : 0;
+    out->peer = link != NULL ? link->peer : NULL;
+    out->since = link != NULL ? link->since : session->offline;
+    out->expiry = session->expiry;
+    if (link == NULL && session->expiry != EXPIRY_NEVER)
+        out->ends = session->expire.at;
+    out->subscriptions = session->sub_n;
+    memcpy(out->queued, session->queued, sizeof out->queued);
+    out->in_flight = session->flight_n;
+    out->receiving = session->rx_n;
+    out->oldest = inspect_oldest(s, session);
+    out->will = session->will.body.p != NULL;
+    out->will_due = session->will.due;
+}
+
+size_t inspect_sessions(const struct session_server *s,
+                        const struct inspect_query *q,
+                        struct inspect_session *rows, uint64_t *matched,
+                        uint64_t *first)
+{
+    struct pick pick = {NULL, 0, q->limit, q->before.n > 0 ? -1 : 1};
+    uint64_t passed = 0, within = 0; /* up to `after`; from there to `before` */
+    *matched = 0;
+    pick.at = mem_new((q->limit + 1) * sizeof *pick.at);
+    for (uint32_t i = 1; i < s->sessions.n; i++) {
+        const struct session *session = session_at(s, i);
+        if (session == NULL || !inspect_fits(q, session))
+            continue;
+        struct mqtt_bytes client = bytes_of(&session->client);
+        (*matched)++;
+        if (q->after.n > 0 && bytes_order(client, q->after) <= 0) {
+            passed++;
+        } else if (q->before.n == 0 || bytes_order(client, q->before) < 0) {
+            within++;
+            pick_add(&pick, session);
+        }
+    }
+    if (pick.n > 1)
+        qsort(pick.at, pick.n, sizeof *pick.at, session_compare);
+    for (size_t i = 0; i < pick.n; i++)
+        inspect_fill(s, pick.at[i], &rows[i]);
+    free(pick.at);
+    *first = passed + (q->before.n > 0 ? within - pick.n : 0);
+    return pick.n;
+}
+
+int inspect_session(const struct session_server *s, struct mqtt_bytes client,
+                    struct inspect_session *out)
+{
+    const struct session *session = session_find(s, client);
+    if (session == NULL)
+        return 0;
+    inspect_fill(s, session, out);
+    return 1;
+}
+
+size_t inspect_subs(const struct session_server *s, struct mqtt_bytes client,
+                    size_t skip, struct inspect_sub *rows, size_t limit)
+{
+    const struct session *session = session_find(s, client);
+    const struct sub *sub = session != NULL ? session->subs : NULL;
+    size_t n = 0;
+    for (; sub != NULL && n < limit; sub = sub->mate) {
+        if (skip > 0) {
+            skip--;
+            continue;
+        }
+        struct inspect_sub *row = &rows[n++];
+        memset(row, 0, sizeof *row);
+        row->filter.p = sub->filter;
+        row->filter.n = sub->n;
+        row->id = sub->id;
+        row->qos = sub->qos;
+        row->no_local = sub->no_local;
+        row->retain_as_published = sub->retain_as_published;
+        row->retain_handling = sub->retain_handling;
+    }
+    return n;
+}
+
+static void inspect_message_fill(const struct message *m,
+                                 struct inspect_message *out)
+{
+    memset(out, 0, sizeof *out);
+    out->seq = m->seq;
+    out->at = m->at;
+    out->expires = m->expiry.at;
+    out->bytes = (uint32_t)message_bytes(m);
+    out->qos = m->qos;
+    out->slot = m->slot;
+}
+
+static void inspect_delivery_fill(const struct session_server *s,
+                                  struct entry e, struct inspect_delivery *out)
+{
+    const struct receiver *r = entry_receiver(s, e);
+    memset(out, 0, sizeof *out);
+    inspect_message_fill(message_at(s, e.message), &out->message);
+    out->stage = r->stage == STAGE_QUEUED ? INSPECT_QUEUED
+                 : r->stage == STAGE_SENT ? INSPECT_SENT
+                                          : INSPECT_RELEASED;
+    out->packet_id = r->packet_id;
+    out->qos = r->qos;
+    out->retain = r->retain;
+}
+
+size_t inspect_deliveries(const struct session_server *s,
+                          struct mqtt_bytes client, size_t skip,
+                          struct inspect_delivery *rows, size_t limit)
+{
+    const struct session *session = session_find(s, client);
+    size_t n = 0;
+    if (session == NULL)
+        return 0;
+    for (size_t i = skip; i < session->flight_n && n < limit; i++)
+        inspect_delivery_fill(s, session->flights[i].entry, &rows[n++]);
+    skip -= skip < session->flight_n ? skip : session->flight_n;
+    for (uint32_t i = 0; i < session->queue.n && n < limit; i++) {
+        struct entry e = *queue_entry(&session->queue, i);
+        if (entry_receiver(s, e)->stage == STAGE_GONE)
+            continue;
+        if (skip > 0)
+            skip--;
+        else
+            inspect_delivery_fill(s, e, &rows[n++]);
+    }
+    return n;
+}
+
+size_t inspect_receiving(const struct session_server *s,
+                         struct mqtt_bytes client, size_t skip, uint16_t *rows,
+                         size_t limit)
+{
+    const struct session *session = session_find(s, client);
+    size_t n = 0;
+    if (session == NULL)
+        return 0;
+    for (size_t i = skip; i < session->rx_n && n < limit; i++)
+        rows[n++] = session->rx[i].packet_id;
+    return n;
+}
+
+/* Rows for the retained messages at and below `top`, without the first *skip
+ * of them, which are taken off *skip. */
+static size_t inspect_below(const struct topic *top, size_t *skip,
+                            struct inspect_message *rows, size_t limit)
+{
+    const struct topic *t = top;
+    size_t n = 0;
+    while (n < limit) {
+        int whole = t->kept <= *skip; /* all of it is left out */
+        if (whole)
+            *skip -= t->kept;
+        else if (t->retained != NULL && *skip > 0)
+            (*skip)--;
+        else if (t->retained != NULL)
+            inspect_message_fill(t->retained, &rows[n++]);
+        if (!whole && t->child != NULL) {
+            t = t->child;
+            continue;
+        }
+        while (t != top && t->next == NULL)
+            t = t->parent;
+        if (t == top)
+            break;
+        t = t->next;
+    }
+    return n;
+}
+
+size_t inspect_retained(struct session_server *s, struct mqtt_bytes filter,
+                        size_t skip, struct inspect_message *rows,
+                        size_t limit, uint64_t *matched)
+{
+    int below = topic_match_levels(s, filter);
+    size_t n = 0;
+    *matched = 0;
+    for (size_t i = 0; i < s->level.n; i++) {
+        const struct topic *t = s->level.at[i];
+        if (below) {
+            *matched += t->kept;
+            n += inspect_below(t, &skip, rows + n, limit - n);
+        } else if (t->retained != NULL) {
+            (*matched)++;
+            if (skip > 0)
+                skip--;
+            else if (n < limit)
+                inspect_message_fill(t->retained, &rows[n++]);
+        }
+    }
+    return n;
+}
+
+int inspect_message(const struct session_server *s,
+                    const struct inspect_message *m, struct mqtt_bytes *topic,
+                    struct mqtt_bytes *payload)
+{
+    const struct message *message = message_at(s, m->slot);
+    struct mqtt_packet view;
+    struct mqtt_bytes body;
+    assert(message != NULL && message->seq == m->seq);
+    if (message_open(s, message, &view, &body) != 0)
+        return -1;
+    *topic = view.publish.topic;
+    *payload = view.publish.payload;
+    return 0;
 }

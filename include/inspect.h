@@ -26,8 +26,8 @@ struct inspect_session {
     uint32_t queued[3];  /* deliveries not yet sent, by their QoS */
     uint32_t in_flight;  /* sent, not acknowledged */
     uint32_t receiving;  /* QoS 2 messages from it that are not released */
-    uint64_t oldest;     /* when the oldest of what is queued or in flight was
-                            accepted; 0 = there is none */
+    uint64_t oldest;     /* when the oldest of what is in flight, or is next
+                            in the queue, was accepted; 0 = there is none */
     uint64_t will_due;   /* when its will is to be published; 0 = not yet */
     uint8_t will;        /* 1 = it has a will */
 };
