@@ -42,8 +42,8 @@ TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
 	build/test_sys \
 	build/test_tools build/test_annotate build/test_broker \
-	build/test_audit build/test_crash build/test_clean build/test_fail \
-	build/test_damage build/test_model
+	build/test_audit build/test_inspect build/test_crash build/test_clean \
+	build/test_fail build/test_damage build/test_model
 
 all: holdfast
 
@@ -127,6 +127,9 @@ build/test_will: tests/test_will.c $(SERVER)
 	$(LINK_TEST) tests/test_will.c $(SERVER) $(CMOCKA_LIBS)
 build/test_sys: tests/test_sys.c $(SERVER)
 	$(LINK_TEST) tests/test_sys.c $(SERVER) $(CMOCKA_LIBS)
+
+build/test_inspect: tests/test_inspect.c $(SERVER)
+	$(LINK_TEST) tests/test_inspect.c $(SERVER) $(CMOCKA_LIBS)
 
 build/test_model: tests/test_model.c tests/model.h $(SERVER)
 	$(LINK_TEST) tests/test_model.c $(SERVER) $(CMOCKA_LIBS)
