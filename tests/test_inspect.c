@@ -232,6 +232,16 @@ static void test_session_of_a_broker_that_died(void **state)
     assert_int_equal(s.will_due, s.since + 99000);
 }
 
+/* It had an end once, and has none any more. */
+static void test_session_that_never_ends(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    bench_cut(bench_meet(t, "c0 id=a x=60"));
+    assert_int_equal(look(t, "a").ends, t->now + 60000);
+    bench_cut(bench_meet(t, "c0 id=a x=4294967295"));
+    assert_int_equal(look(t, "a").ends, 0);
+}
+
 /* Counts of the queue follow each event; it begins with what is live. */
 static void test_session_queue_and_flights(void **state)
 {
@@ -280,6 +290,32 @@ static void test_session_queue_and_flights(void **state)
     add_up(t);
 }
 
+/* A member of a Shared Subscription goes offline: what it was not sent goes
+ * to another, and what expired behind that is not left at the front. */
+static void test_session_queue_after_sharing(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *l =
+        subscriber(t, "c0 id=a x=600 rm=1", "$share/g/t,q1 u,q1");
+    publish(t, 1, "u =sent");
+    uint16_t id = bench_hear(l, "publish q1 #* u =sent");
+    publish(t, 1, "t =shared");
+    publish(t, 1, "u =expiring mei=1");
+    bench_advance(t, 1000);
+    uint64_t last = t->now;
+    publish(t, 1, "u =last");
+    struct bench_link *other = subscriber(t, "c0 id=b x=600", "$share/g/t,q1");
+    t->held = 1;
+    bench_say(l, "puback #%u", id);
+    bench_cut(l);
+    bench_hear(other, "publish q1 #* t =shared");
+    struct inspect_session s = look(t, "a");
+    assert_int_equal(s.queued[1], 1);
+    assert_int_equal(s.in_flight, 0);
+    assert_int_equal(s.oldest, last);
+    add_up(t);
+}
+
 /* A session of the crowd as the test knows it. */
 struct face {
     char name[24];
@@ -295,10 +331,11 @@ static int face_compare(const void *a, const void *b)
 /* A name of few different bytes, so that parts of it are often found. */
 static void face_name(struct face *f, size_t number, uint64_t *seed)
 {
-    static const char letters[] = "aAbB<-\x7F\xC3";
-    size_t n = 1 + random_below(seed, 5);
-    for (size_t i = 0; i < n; i++)
-        f->name[i] = letters[random_below(seed, 7)];
+    static const char *const letters[] = {"a", "A", "z", "Z",
+                                          "<", "@", "[", "\xC3\xA9"};
+    for (uint32_t i = 0, n = 1 + random_below(seed, 5); i < n; i++)
+        strcat(f->name, letters[random_below(seed, COUNT(letters))]);
+    size_t n = strlen(f->name);
     snprintf(f->name + n, sizeof f->name - n, "%u", (unsigned)number * 7919);
 }
 
@@ -397,15 +434,16 @@ static size_t crowd_check(struct bench *t, const struct face *crowd,
 static void crowd_check_some(struct bench *t, const struct face *crowd,
                              int times, uint64_t *seed)
 {
-    static const char *const parts[] = {"", "",  "a",  "A",   "aB",  "<",
-                                        "7", "-", "zz", "\xC3", "a<a", "B1"};
+    static const char *const parts[] = {"",  "",  "a",    "A",   "aZ", "<",
+                                        "7", "@", "\xA9", "a<A", "zz", "Z1",
+                                        "[", "`", "{",    "none"};
     for (int i = 0; i < times; i++) {
         uint32_t a = random_below(seed, 2 * CROWD);
         uint32_t b = random_below(seed, 2 * CROWD);
         crowd_check(t, crowd, parts[random_below(seed, COUNT(parts))],
                     (enum inspect_which)random_below(seed, 4),
                     a < CROWD ? crowd[a].name : "",
-                    b < CROWD ? crowd[b].name : b % 2 ? "" : "Zz",
+                    b < CROWD ? crowd[b].name : b % 2 ? "" : "b",
                     random_below(seed, 40));
     }
 }
@@ -975,7 +1013,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BENCH_TEST(test_session_online_and_offline),
         BENCH_TEST(test_session_of_a_broker_that_died),
+        BENCH_TEST(test_session_that_never_ends),
         BENCH_TEST(test_session_queue_and_flights),
+        BENCH_TEST(test_session_queue_after_sharing),
         BENCH_TEST(test_pages_of_a_crowd),
         BENCH_TEST(test_subscriptions),
         BENCH_TEST(test_deliveries_at_each_stage),
