@@ -70,8 +70,9 @@ struct inspect_sub {
     uint8_t qos, no_local, retain_as_published, retain_handling;
 };
 
-/* The session's subscriptions from the skip-th on; returns how many rows were
- * filled.  They stay valid as those of inspect_sessions() do. */
+/* The session's subscriptions, in no special order, from the skip-th on;
+ * returns how many rows were filled.  They stay valid as those of
+ * inspect_sessions() do. */
 size_t inspect_subs(const struct session_server *server,
                     struct mqtt_bytes client, size_t skip,
                     struct inspect_sub *rows, size_t limit);
