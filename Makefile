@@ -34,13 +34,14 @@ COMPILE_TEST = $(CC) $(STD) $(WARN) $(CPPFLAGS) -Itests -g -O1 \
 	-fno-omit-frame-pointer $(SAN)
 LINK_TEST = $(COMPILE_TEST) $(CMOCKA_CFLAGS) -o $@
 
-HEADERS = include/audit.h include/buf.h include/inspect.h include/mqtt.h \
-	include/mqtt_codes.h include/session.h include/store.h
+HEADERS = include/annotate.h include/audit.h include/buf.h \
+	include/inspect.h include/mqtt.h include/mqtt_codes.h \
+	include/session.h include/store.h
 
 # A test links only the module it tests and what that module stands on.
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
-	build/test_sys \
+	build/test_sys build/test_trace \
 	build/test_tools build/test_annotate build/test_broker \
 	build/test_audit build/test_inspect build/test_crash build/test_clean \
 	build/test_fail build/test_damage build/test_model
@@ -131,15 +132,14 @@ build/test_sys: tests/test_sys.c $(SERVER)
 build/test_inspect: tests/test_inspect.c $(SERVER)
 	$(LINK_TEST) tests/test_inspect.c $(SERVER) $(CMOCKA_LIBS)
 
+build/test_trace: tests/test_trace.c $(SERVER)
+	$(LINK_TEST) tests/test_trace.c $(SERVER) $(CMOCKA_LIBS)
+
 build/test_model: tests/test_model.c tests/model.h $(SERVER)
 	$(LINK_TEST) tests/test_model.c $(SERVER) $(CMOCKA_LIBS)
 
-build/t-annotate.o: tests/annotate.c tests/annotate.h $(HEADERS)
-	@mkdir -p build
-	$(COMPILE_TEST) -c -o $@ tests/annotate.c
-ANNOTATE = build/t-annotate.o build/t-mqtt.o
-build/test_annotate: tests/test_annotate.c $(ANNOTATE)
-	$(LINK_TEST) tests/test_annotate.c $(ANNOTATE) $(CMOCKA_LIBS)
+build/test_annotate: tests/test_annotate.c build/t-mqtt.o
+	$(LINK_TEST) tests/test_annotate.c build/t-mqtt.o $(CMOCKA_LIBS)
 
 CLIENT = build/t-client.o build/t-mqtt.o
 build/test_broker: tests/test_broker.c $(CLIENT)
@@ -240,7 +240,7 @@ memcheck: build/loadtest build/holdfast-memcheck
 # The conformance suite: BROKER=host:port, RESTART='command', ONLY='3.8.*'.
 C = tests/conformance
 SUITE = $C/main.c $C/peer.c $C/hear.c tests/notation.c tests/referee.c \
-	tests/annotate.c tests/client.c \
+	tests/client.c \
 	$C/s1_5_data.c $C/s2_1_header.c $C/s2_2_identifiers.c \
 	$C/s3_1_connect.c $C/s3_1_3_payload.c $C/s3_2_connack.c \
 	$C/s3_3_publish.c $C/s3_3_4_actions.c $C/s3_4_puback.c \
@@ -252,7 +252,7 @@ SUITE = $C/main.c $C/peer.c $C/hear.c tests/notation.c tests/referee.c \
 	$C/s4_8_shared.c $C/s4_9_flow.c $C/s4_12_auth.c $C/s4_13_errors.c \
 	$C/s6_0_websocket.c
 build/conformance: $(SUITE) $C/suite.h $C/run.h tests/notation.h \
-		tests/referee.h tests/annotate.h tests/client.h build/mqtt.o
+		tests/referee.h tests/client.h build/mqtt.o
 	$(COMPILE) -Itests -I$C $(CMOCKA_CFLAGS) -o $@ $(SUITE) build/mqtt.o \
 		$(CMOCKA_LIBS)
 

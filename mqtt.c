@@ -11,6 +11,7 @@
  *   8. Encoding         one function per kind of packet
  *   9. Lists and peeks  filters in a payload, stored packets, old versions
  *  10. Names and text   for logs and people
+ *  11. Annotation       the bytes, field by field
  *
  * Every packet has one shape (2.1):
  *
@@ -27,8 +28,10 @@
  * verdict is asked for once.  The writer counts bytes also where it has no
  * room for them, so that the same function measures and writes.
  */
+#include "annotate.h"
 #include "mqtt.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -1948,7 +1951,7 @@ static void line_string(struct line *l, const char *name, struct mqtt_bytes b)
     line_quoted(l, b, b.n);
 }
 
-/* " name(size)", and the first 64 bytes where they may be seen. */
+/* " name(size)", and its first bytes where they may be seen. */
 static void line_binary(struct line *l, const char *name, struct mqtt_bytes b,
                         int visible)
 {
@@ -1960,7 +1963,7 @@ static void line_binary(struct line *l, const char *name, struct mqtt_bytes b,
     line_text(l, size);
     if (visible) {
         line_text(l, "=");
-        line_quoted(l, b, 64);
+        line_quoted(l, b, MQTT_SHOWN_MAX);
     }
 }
 
@@ -2125,6 +2128,635 @@ size_t mqtt_packet_print(const struct mqtt_packet *packet, char *out,
         line_publish(&l, packet);
     else
         line_other(&l, packet);
+    out[l.n] = '\0';
+    return l.n;
+}
+
+/* ---------------------------------------------------------------------------
+ * 11. Annotation
+ *
+ *     20 05               CONNACK, Remaining Length 5 (3.2.1)
+ *     its bytes           name     value              section
+ *
+ * A packet type is a row of letters, each letter a field; properties are a
+ * row within the row.  Nothing is read where the bytes have ended.
+ * ------------------------------------------------------------------------- */
+
+/* Bits of a byte that mean something together. */
+struct bits {
+    uint8_t mask;     /* 0 ends the table */
+    uint8_t always;   /* 1 = shown when they are 0, too */
+    const char *name; /* as the standard writes it */
+};
+
+static const struct bits connect_bits[] = {
+    {0x02, 0, "Clean Start"},   {0x04, 0, "Will Flag"},
+    {0x18, 0, "Will QoS"},      {0x20, 0, "Will Retain"},
+    {0x40, 0, "Password Flag"}, {0x80, 0, "User Name Flag"},
+    {0x01, 0, "reserved bit"},  {0, 0, NULL}};
+static const struct bits connack_bits[] = {
+    {0x01, 0, "Session Present"}, {0xFE, 0, "reserved bits"}, {0, 0, NULL}};
+static const struct bits publish_bits[] = {
+    {0x08, 0, "DUP"}, {0x06, 1, "QoS"}, {0x01, 0, "RETAIN"}, {0, 0, NULL}};
+static const struct bits option_bits[] = {
+    {0x03, 1, "Maximum QoS"},         {0x04, 0, "No Local"},
+    {0x08, 0, "Retain As Published"}, {0x30, 0, "Retain Handling"},
+    {0xC0, 0, "reserved bits"},       {0, 0, NULL}};
+
+/* What a letter stands for. */
+struct part {
+    char letter;             /* in struct layout */
+    enum kind kind;          /* of its value */
+    uint8_t needs;           /* it is there if one of these flags is set; 0 =
+                                always */
+    const char *name;        /* NULL: it is properties */
+    const char *section;     /* NULL: the layout has it */
+    const struct bits *bits; /* what its bits mean; NULL = it is a number */
+};
+
+static const struct part parts[] = {
+    {'N', KIND_TEXT, 0, "Protocol Name", "3.1.2.1", NULL},
+    {'V', KIND_BYTE, 0, "Protocol Version", "3.1.2.2", NULL},
+    {'F', KIND_BYTE, 0, "Connect Flags", "3.1.2.3", connect_bits},
+    {'K', KIND_TWO, 0, "Keep Alive", "3.1.2.10", NULL},
+    {'C', KIND_TEXT, 0, "Client Identifier", "3.1.3.1", NULL},
+    {'W', KIND_VARINT, 0x04, NULL, NULL, NULL}, /* Will Properties */
+    {'T', KIND_TEXT, 0x04, "Will Topic", "3.1.3.3", NULL},
+    {'M', KIND_BINARY, 0x04, "Will Payload", "3.1.3.4", NULL},
+    {'U', KIND_TEXT, 0x80, "User Name", "3.1.3.5", NULL},
+    {'X', KIND_BINARY, 0x40, "Password", "3.1.3.6", NULL},
+    {'a', KIND_BYTE, 0, "Connect Acknowledge Flags", "3.2.2.1", connack_bits},
+    {'t', KIND_TEXT, 0, "Topic Name", "3.3.2.1", NULL},
+    {'q', KIND_TWO, 0x06, "Packet Identifier", "3.3.2.2", NULL},
+    {'i', KIND_TWO, 0, "Packet Identifier", "2.2.1", NULL},
+    {'r', KIND_BYTE, 0, "Reason Code", NULL, NULL},
+    {'p', KIND_VARINT, 0, NULL, NULL, NULL}, /* properties */
+    {'s', KIND_TEXT, 0, "Topic Filter", "3.8.3", NULL},
+    {'o', KIND_BYTE, 0, "Subscription Options", "3.8.3.1", option_bits},
+    {'u', KIND_TEXT, 0, "Topic Filter", "3.10.3", NULL},
+};
+
+/* Properties: those of section "x" are described in x.2, x.3, ... */
+struct block {
+    const char *section;
+    uint8_t ids[18]; /* in the order of their sections, ended by 0 */
+};
+
+/* A packet type.  Beside the letters of parts[]: `.` the packet may end here;
+ * `*` what follows is repeated to its end; `m` all that is left is Payload. */
+struct layout {
+    const char *letters; /* NULL: there is no such packet type */
+    const char *reason;  /* the section of its Reason Code */
+    struct block block;  /* its properties */
+};
+
+static const struct layout layouts[16] = {
+    [MQTT_CONNECT] = {"NVFKpCWTMUX", "",
+                      {"3.1.2.11", {0x11, 0x21, 0x27, 0x22, 0x19, 0x17, 0x26,
+                                    0x15, 0x16}}},
+    [MQTT_CONNACK] = {"arp", "3.2.2.2",
+                      {"3.2.2.3", {0x11, 0x21, 0x24, 0x25, 0x27, 0x12, 0x22,
+                                   0x1F, 0x26, 0x28, 0x29, 0x2A, 0x13, 0x1A,
+                                   0x1C, 0x15, 0x16}}},
+    [MQTT_PUBLISH] = {"tqpm", "",
+                      {"3.3.2.3", {0x01, 0x02, 0x23, 0x08, 0x09, 0x26, 0x0B,
+                                   0x03}}},
+    [MQTT_PUBACK] = {"i.r.p", "3.4.2.1", {"3.4.2.2", {0x1F, 0x26}}},
+    [MQTT_PUBREC] = {"i.r.p", "3.5.2.1", {"3.5.2.2", {0x1F, 0x26}}},
+    [MQTT_PUBREL] = {"i.r.p", "3.6.2.1", {"3.6.2.2", {0x1F, 0x26}}},
+    [MQTT_PUBCOMP] = {"i.r.p", "3.7.2.1", {"3.7.2.2", {0x1F, 0x26}}},
+    [MQTT_SUBSCRIBE] = {"ip*so", "", {"3.8.2.1", {0x0B, 0x26}}},
+    [MQTT_SUBACK] = {"ip*r", "3.9.3", {"3.9.2.1", {0x1F, 0x26}}},
+    [MQTT_UNSUBSCRIBE] = {"ip*u", "", {"3.10.2.1", {0x26}}},
+    [MQTT_UNSUBACK] = {"ip*r", "3.11.3", {"3.11.2.1", {0x1F, 0x26}}},
+    [MQTT_PINGREQ] = {"", "", {"", {0}}},
+    [MQTT_PINGRESP] = {"", "", {"", {0}}},
+    [MQTT_DISCONNECT] = {".r.p", "3.14.2.1",
+                         {"3.14.2.2", {0x11, 0x1F, 0x26, 0x1C}}},
+    [MQTT_AUTH] = {".rp", "3.15.2.1", {"3.15.2.2", {0x15, 0x16, 0x1F, 0x26}}},
+};
+
+static const struct block will_block = {
+    "3.1.3.2", {0x18, 0x01, 0x02, 0x03, 0x08, 0x09, 0x26}};
+
+/* ---- what a field says ---- */
+
+/* The size of a value that begins at p.  Over n = it is cut off; 0 = a
+ * Variable Byte Integer that does not end within four bytes. */
+static size_t value_size(enum kind kind, const uint8_t *p, size_t n)
+{
+    size_t size = 0;
+
+    switch (kind) {
+    case KIND_BYTE:
+        return 1;
+    case KIND_TWO:
+        return 2;
+    case KIND_FOUR:
+        return 4;
+    case KIND_VARINT:
+        while (size < n && size < 4)
+            if ((p[size++] & 0x80u) == 0)
+                return size;
+        return size < 4 ? n + 1 : 0;
+    case KIND_TEXT:
+    case KIND_BINARY:
+        return n < 2 ? 2 : 2 + (size_t)(p[0] << 8 | p[1]);
+    case KIND_PAIR:
+        size = value_size(KIND_TEXT, p, n);
+        if (size > n)
+            return size;
+        return size + value_size(KIND_TEXT, p + size, n - size);
+    }
+    return 0;
+}
+
+/* The value of an integer of this size. */
+static uint32_t value_number(enum kind kind, const uint8_t *p, size_t size)
+{
+    uint32_t number = 0;
+
+    if (kind == KIND_VARINT) {
+        while (size-- > 0)
+            number = number << 7 | (p[size] & 0x7Fu);
+        return number;
+    }
+    for (size_t i = 0; i < size; i++)
+        number = number << 8 | p[i];
+    return number;
+}
+
+static void note_add(struct mqtt_note *note, const char *format, ...)
+{
+    size_t n = strlen(note->value);
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(note->value + n, sizeof note->value - n, format, args);
+    va_end(args);
+}
+
+static void note_bytes(struct mqtt_note *note, const uint8_t *p, size_t n)
+{
+    struct line l = {note->value, sizeof note->value, 0};
+    struct mqtt_bytes b = {p, n};
+
+    if (n > MQTT_SHOWN_MAX)
+        note_add(note, " of %lu bytes", (unsigned long)n);
+    note_add(note, " ");
+    l.n = strlen(note->value);
+    line_quoted(&l, b, MQTT_SHOWN_MAX);
+    note->value[l.n] = '\0';
+}
+
+static void note_text(struct mqtt_note *note, const uint8_t *p, size_t size)
+{
+    size_t good = mqtt_utf8_check(p + 2, size - 2);
+
+    note_bytes(note, p + 2, size - 2);
+    if (good < size - 2)
+        note_add(note, ", byte %lu is not legal UTF-8", (unsigned long)good);
+}
+
+static void note_value(struct mqtt_note *note, enum kind kind, const uint8_t *p,
+                       size_t size)
+{
+    size_t first;
+
+    switch (kind) {
+    case KIND_BYTE:
+    case KIND_TWO:
+    case KIND_FOUR:
+    case KIND_VARINT:
+        note_add(note, " %lu", (unsigned long)value_number(kind, p, size));
+        if (kind == KIND_VARINT && size > 1 && p[size - 1] == 0)
+            note_add(note, ", not in its shortest form");
+        break;
+    case KIND_TEXT:
+        note_text(note, p, size);
+        break;
+    case KIND_BINARY:
+        note_bytes(note, p + 2, size - 2);
+        break;
+    case KIND_PAIR:
+        first = value_size(KIND_TEXT, p, size);
+        note_text(note, p, first);
+        note_add(note, " =");
+        note_text(note, p + first, size - first);
+        break;
+    }
+}
+
+/* A single bit is its name, more bits are a name and a number. */
+static void note_bits(struct mqtt_note *note, unsigned byte,
+                      const struct bits *b)
+{
+    const char *comma = "";
+
+    for (; b->mask != 0; b++) {
+        unsigned lowest = b->mask & (0u - b->mask);
+        if ((byte & b->mask) == 0 && !b->always)
+            continue;
+        note_add(note, "%s %s", comma, b->name);
+        if (b->mask != lowest)
+            note_add(note, " %u", (byte & b->mask) / lowest);
+        comma = ",";
+    }
+    if (*comma == '\0')
+        note_add(note, " none");
+}
+
+static void note_reason(struct mqtt_note *note, uint8_t type, uint8_t reason)
+{
+    note_add(note, " 0x%02X %s", (unsigned)reason,
+             mqtt_reason_name(type, reason));
+    if (!mqtt_reason_legal(type, reason, MQTT_FROM_CLIENT) &&
+        !mqtt_reason_legal(type, reason, MQTT_FROM_SERVER))
+        note_add(note, ", not for this packet");
+}
+
+/* ---- the walk ---- */
+
+static void note_section(struct mqtt_note *note, const char *section)
+{
+    snprintf(note->section, sizeof note->section, "%s", section);
+}
+
+/* The next n bytes are this field. */
+static void note_take(struct mqtt_annotate *w, struct mqtt_note *note, size_t n,
+                      const char *name)
+{
+    note->n = n;
+    note->name = name;
+    w->at += n;
+}
+
+/* Takes a field that ends at `end` at the latest: `skip` bytes that were
+ * understood already, then a value of this kind.  1 = *value is what they say,
+ * to be told by the caller; 0 = there is no such value, which has been said. */
+static int note_field(struct mqtt_annotate *w, struct mqtt_note *note,
+                      size_t end, size_t skip, enum kind kind, const char *name,
+                      struct mqtt_bytes *value)
+{
+    size_t left = end - w->at;
+
+    value->p = w->p + w->at + skip;
+    value->n = value_size(kind, value->p, left - skip);
+    if (value->n == 0) {
+        note_add(note, " is longer than four bytes");
+        note_take(w, note, skip + 4, name);
+        return 0;
+    }
+    if (value->n > left - skip) {
+        note_add(note, left > 0 ? " is cut off" : " is missing");
+        note_take(w, note, left, name);
+        return 0;
+    }
+    note_take(w, note, skip + value->n, name);
+    return 1;
+}
+
+/* What is left up to `end`, as plain bytes. */
+static void note_rest(struct mqtt_annotate *w, struct mqtt_note *note,
+                      size_t end, int lost)
+{
+    note_take(w, note, end - w->at, lost ? "not read" : "after the last field");
+}
+
+/* All bytes that are left, not to be shown. */
+static void note_hide(struct mqtt_annotate *w, struct mqtt_note *note)
+{
+    note->hidden = 1;
+    note_add(note, " %lu bytes", (unsigned long)(w->n - w->at));
+    note_take(w, note, w->n - w->at, "credentials may stand in these");
+    w->end = w->n;
+    w->lost = 1;
+    w->missing = 0;
+    w->block = NULL;
+}
+
+/* Can the packet that begins here be decoded? */
+static int annotate_decodes(const struct mqtt_annotate *w)
+{
+    const uint8_t *p = w->p + w->at;
+    struct mqtt_packet packet;
+    struct mqtt_error err;
+    size_t size;
+
+    return mqtt_frame_find(p, w->n - w->at, UINT32_MAX, w->from, &size, &err) ==
+               MQTT_FRAME_COMPLETE &&
+           mqtt_packet_decode(&packet, p, size, w->from, &err) == 0;
+}
+
+/* What the first byte says, and whether it may. */
+static void annotate_first(const struct mqtt_annotate *w,
+                           struct mqtt_note *note, unsigned first)
+{
+    const struct type_rule *rule = &type_rules[first >> 4];
+    unsigned side = w->from == MQTT_FROM_CLIENT ? BY_CLIENT : BY_SERVER;
+
+    if (w->type == MQTT_PUBLISH) {
+        note_add(note, ",");
+        note_bits(note, first, publish_bits);
+    } else if ((first & 15) != rule->flags) {
+        note_add(note, ", flags %u instead of %u", first & 15, rule->flags);
+        note_section(note, "2.1.3");
+    }
+    if ((rule->sides & side) == 0) {
+        note_add(note, ", not for a %s to send",
+                 side == BY_CLIENT ? "client" : "server");
+        note_section(note, "2.1.2");
+    }
+}
+
+/* The fixed header in one line. */
+static void annotate_header(struct mqtt_annotate *w, struct mqtt_note *note)
+{
+    unsigned first = w->p[w->at];
+    struct mqtt_bytes length;
+    char section[8];
+    size_t size, left;
+
+    w->malformed = !annotate_decodes(w);
+    w->type = (uint8_t)(first >> 4);
+    w->flags = w->type == MQTT_PUBLISH ? first & 15u : 0;
+    w->next = layouts[w->type].letters;
+    w->end = w->n;
+    snprintf(section, sizeof section, "3.%u.1", (unsigned)w->type);
+    note_section(note, w->type == 0 ? "2.1.2" : section);
+    note_add(note, ", Remaining Length");
+    w->lost = !note_field(
+        w, note, w->n, 1, KIND_VARINT,
+        w->type == 0 ? "reserved type 0" : mqtt_type_name(w->type), &length);
+    if (w->lost)
+        return;
+    note_value(note, KIND_VARINT, length.p, length.n);
+    size = value_number(KIND_VARINT, length.p, length.n);
+    left = w->n - w->at;
+    w->end = w->at + (size < left ? size : left);
+    w->missing = size < left ? 0 : size - left;
+    w->lost = w->next == NULL;
+    if (!w->lost)
+        annotate_first(w, note, first);
+}
+
+static void annotate_property(struct mqtt_annotate *w, struct mqtt_note *note)
+{
+    const struct block *block = (const struct block *)w->block;
+    uint8_t id = w->p[w->at];
+    const struct property_rule *rule = property_rule_find(id);
+    struct mqtt_bytes value;
+    unsigned i = 0;
+
+    note_section(note, "2.2.2.2");
+    if (rule == NULL) {
+        w->block_lost = 1;
+        note_add(note, " is unknown");
+        note_take(w, note, 1, "Property Identifier");
+        return;
+    }
+    while (block->ids[i] != 0 && block->ids[i] != id)
+        i++;
+    if (block->ids[i] == id)
+        snprintf(note->section, sizeof note->section, "%s.%u", block->section,
+                 i + 2);
+    w->block_lost = !note_field(w, note, w->block_end, 1, rule->kind,
+                                rule->field.name, &value);
+    if (w->block_lost)
+        return;
+    note->hidden = id == MQTT_AUTHENTICATION_DATA;
+    if (!note->hidden)
+        note_value(note, rule->kind, value.p, value.n);
+    if (block->ids[i] != id)
+        note_add(note, ", not for this packet");
+}
+
+/* Property Length.  Properties that cannot be read hide nothing behind them,
+ * as long as their length is right. */
+static void annotate_block(struct mqtt_annotate *w, struct mqtt_note *note,
+                           const struct block *block)
+{
+    struct mqtt_bytes length;
+    size_t size;
+
+    snprintf(note->section, sizeof note->section, "%s.1", block->section);
+    w->lost = !note_field(w, note, w->end, 0, KIND_VARINT, "Property Length",
+                          &length);
+    if (w->lost)
+        return;
+    note_value(note, KIND_VARINT, length.p, length.n);
+    size = value_number(KIND_VARINT, length.p, length.n);
+    w->block = block;
+    w->block_lost = 0;
+    w->block_end = w->end;
+    w->lost = size > w->end - w->at;
+    if (w->lost)
+        note_add(note, ", but the bytes end before");
+    else
+        w->block_end = w->at + size;
+}
+
+static void annotate_part(struct mqtt_annotate *w, struct mqtt_note *note,
+                          const struct part *part)
+{
+    const struct layout *l = &layouts[w->type];
+    struct mqtt_bytes value;
+
+    if (part->name == NULL) {
+        annotate_block(w, note, part->letter == 'W' ? &will_block : &l->block);
+        return;
+    }
+    note_section(note, part->section != NULL ? part->section : l->reason);
+    w->lost = !note_field(w, note, w->end, 0, part->kind, part->name, &value);
+    note->hidden = part->letter == 'X';
+    if (w->lost || note->hidden)
+        return;
+    if (part->bits != NULL) {
+        note_add(note, ":");
+        note_bits(note, value.p[0], part->bits);
+    } else if (part->letter == 'r') {
+        note_reason(note, w->type, value.p[0]);
+    } else {
+        note_value(note, part->kind, value.p, value.n);
+    }
+    if (part->letter == 'F')
+        w->flags = value.p[0];
+    if (part->letter == 'V' && value.p[0] != 5)
+        w->lost = 1; /* others have other fields */
+}
+
+/* The next field that this packet has, or NULL: there is none to come. */
+static const struct part *part_next(struct mqtt_annotate *w)
+{
+    while (*w->next != 'm') {
+        const struct part *part = parts;
+        const char *again = strchr(layouts[w->type].letters, '*');
+        if (*w->next == '\0' && again != NULL && w->at < w->end)
+            w->next = again;
+        if (*w->next == '\0' ||
+            (*w->next == '.' && w->at == w->end && w->missing == 0))
+            break;
+        char letter = *w->next++;
+        if (letter == '.' || letter == '*')
+            continue;
+        while (part->letter != letter)
+            part++;
+        if (part->needs == 0 || (part->needs & w->flags) != 0)
+            return part;
+    }
+    return NULL;
+}
+
+/* May a secret stand in the bytes that come next?  Of a CONNECT that cannot
+ * be decoded only what has a fixed place is none.  An AUTH or CONNACK without
+ * Authentication Method has no Authentication Data either. */
+static int annotate_secret(const struct mqtt_annotate *w)
+{
+    const uint8_t *p = w->p + w->at;
+    size_t left = w->n - w->at;
+
+    if (left == 0)
+        return 0;
+    if (w->first && w->type != MQTT_CONNECT)
+        return 1;
+    if (!w->malformed)
+        return 0;
+    if (w->type == MQTT_CONNECT && !w->lost && *w->next == 'N')
+        return left < 6 || memcmp(p, "\0\4MQTT", 6) != 0;
+    if (w->type == MQTT_CONNECT)
+        return w->lost || *w->next == 'p';
+    if (w->type == MQTT_CONNACK || w->type == MQTT_AUTH)
+        return (w->lost || *w->next == 'p') &&
+               (memchr(p, MQTT_AUTHENTICATION_METHOD, left) != NULL ||
+                memchr(p, MQTT_AUTHENTICATION_DATA, left) != NULL);
+    return w->block != NULL && w->at < w->block_end && !w->block_lost &&
+           p[0] == MQTT_AUTHENTICATION_DATA;
+}
+
+/* What is left when all fields of a packet are told.  0 = nothing is. */
+static int annotate_tail(struct mqtt_annotate *w, struct mqtt_note *note)
+{
+    size_t left = w->end - w->at;
+
+    if (left > 0 && !w->lost && *w->next == 'm') {
+        note_bytes(note, w->p + w->at, left);
+        note_section(note, "3.3.3");
+        note_take(w, note, left, "Payload");
+    } else if (left > 0) {
+        note_rest(w, note, w->end, w->lost);
+    } else if (w->missing > 0) {
+        note_add(note, ": %lu bytes are missing", (unsigned long)w->missing);
+        note_take(w, note, 0, "cut here");
+        w->missing = 0;
+        w->lost = 1;
+    } else {
+        return 0;
+    }
+    return 1;
+}
+
+/* The next field of the packet at hand: 1, or 0: it has no more. */
+static int annotate_field(struct mqtt_annotate *w, struct mqtt_note *note)
+{
+    const struct part *part;
+
+    if (annotate_secret(w)) {
+        note_hide(w, note);
+        return 1;
+    }
+    if (w->block != NULL && w->at == w->block_end)
+        w->block = NULL;
+    if (w->block != NULL) {
+        if (w->block_lost)
+            note_rest(w, note, w->block_end, 1);
+        else
+            annotate_property(w, note);
+        return 1;
+    }
+    part = w->lost ? NULL : part_next(w);
+    if (part == NULL)
+        return annotate_tail(w, note);
+    annotate_part(w, note, part);
+    return 1;
+}
+
+void mqtt_annotate_open(struct mqtt_annotate *w, const uint8_t *p, size_t n,
+                        enum mqtt_side from, int first)
+{
+    memset(w, 0, sizeof *w);
+    w->p = p;
+    w->n = n;
+    w->from = from;
+    w->first = first;
+}
+
+int mqtt_annotate_next(struct mqtt_annotate *w, struct mqtt_note *out)
+{
+    memset(out, 0, sizeof *out);
+    out->offset = w->at;
+    if (w->end > 0 && annotate_field(w, out))
+        return 1;
+    if (w->end > 0)
+        w->first = 0;
+    w->end = 0;
+    if (w->at == w->n)
+        return 0;
+    annotate_header(w, out);
+    return 1;
+}
+
+/* The bytes of a field in hexadecimal; returns how wide the last row is. */
+static size_t line_hex(struct line *l, const uint8_t *p, size_t n,
+                       const char *indent)
+{
+    size_t from = l->n;
+    char text[32];
+
+    for (size_t i = 0; i < n && i < MQTT_SHOWN_MAX; i++) {
+        if (i > 0 && i % 16 == 0) {
+            line_text(l, "\n");
+            line_text(l, indent);
+            from = l->n;
+        }
+        snprintf(text, sizeof text, i % 16 == 0 ? "%02X" : " %02X",
+                 (unsigned)p[i]);
+        line_text(l, text);
+    }
+    if (n > MQTT_SHOWN_MAX) {
+        snprintf(text, sizeof text, " ... %lu more",
+                 (unsigned long)(n - MQTT_SHOWN_MAX));
+        line_text(l, text);
+    }
+    return l->n - from;
+}
+
+size_t mqtt_annotate_print(const struct mqtt_annotate *w,
+                           const struct mqtt_note *note, const char *indent,
+                           char *out, size_t cap)
+{
+    static const char hidden[] = "(hidden)";
+    struct line l = {out, cap, 0};
+    size_t width = sizeof hidden - 1;
+    char blanks[24];
+
+    if (cap == 0)
+        return 0;
+    line_text(&l, indent);
+    if (note->hidden)
+        line_text(&l, hidden);
+    else
+        width = line_hex(&l, w->p + note->offset, note->n, indent);
+    snprintf(blanks, sizeof blanks, "%*s", width < 18 ? 20 - (int)width : 2,
+             "");
+    line_text(&l, blanks);
+    line_text(&l, note->name);
+    line_text(&l, note->value);
+    if (note->section[0] != '\0') {
+        line_text(&l, " (");
+        line_text(&l, note->section);
+        line_text(&l, ")");
+    }
+    line_text(&l, "\n");
     out[l.n] = '\0';
     return l.n;
 }

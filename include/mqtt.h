@@ -225,9 +225,12 @@ const char *mqtt_type_name(uint8_t type);
 const char *mqtt_reason_name(uint8_t type, uint8_t reason);
 const char *mqtt_property_name(uint8_t id);
 
+/* Bytes of a payload, or of another long field, that a line of text shows. */
+#define MQTT_SHOWN_MAX 64
+
 /* Writes one line without newline, ended by a NUL: the packet's name and all
  * its fields by the standard's names, printable ASCII only (others as \xNN),
- * a payload shown up to 64 bytes, a Password never.  Returns the length
+ * a payload shown up to MQTT_SHOWN_MAX, a Password never.  Returns the length
  * written (less than cap); what does not fit is cut. */
 size_t mqtt_packet_print(const struct mqtt_packet *packet, char *out,
                          size_t cap);

@@ -13,9 +13,36 @@
 #include <cmocka.h>
 
 #include "annotate.h"
+#include "buf.h"
 
 #define C MQTT_FROM_CLIENT
 #define S MQTT_FROM_SERVER
+
+/* All lines of these bytes.  Their fields must be all of them, each once. */
+static void show(struct buf *out, enum mqtt_side from, const uint8_t *bytes,
+                 size_t n, int first)
+{
+    struct mqtt_annotate walk;
+    struct mqtt_note note;
+    char lines[MQTT_LINES_MAX];
+    size_t at = 0, length;
+
+    out->n = 0;
+    mqtt_annotate_open(&walk, bytes, n, from, first);
+    while (mqtt_annotate_next(&walk, &note)) {
+        assert_int_equal(note.offset, at);
+        at += note.n;
+        length = mqtt_annotate_print(&walk, &note, "", lines, sizeof lines);
+        assert_true(length < sizeof lines - 1);
+        assert_int_equal(lines[length - 1], '\n');
+        for (size_t i = 0; i < length; i++)
+            assert_true(lines[i] == '\n' ||
+                        (lines[i] >= ' ' && lines[i] <= '~'));
+        buf_text(out, lines);
+    }
+    assert_int_equal(at, n);
+    buf_add(out, "", 1);
+}
 
 /* These bytes, sent by this side, are shown as these lines.  The bytes are
  * copied to where a sanitizer sees any read beyond them. */
@@ -28,8 +55,7 @@ static void expect(enum mqtt_side from, const char *bytes, size_t n,
     assert_non_null(exact);
     memcpy(exact, bytes, n);
     memset(&out, 0, sizeof out);
-    annotate_bytes(&out, "", exact, n, from);
-    buf_add(&out, "", 1);
+    show(&out, from, exact, n, 0);
     assert_string_equal((const char *)out.p, lines);
     buf_free(&out);
     free(exact);
@@ -60,7 +86,7 @@ static void test_connect(void **state)
            "00 03 77 2F 74      Will Topic \"w/t\" (3.1.3.3)\n"
            "00 04 67 6F 6E 65   Will Payload \"gone\" (3.1.3.4)\n"
            "00 02 75 73         User Name \"us\" (3.1.3.5)\n"
-           "00 02 70 FF         Password \"p\\xFF\" (3.1.3.6)\n");
+           "(hidden)            Password (3.1.3.6)\n");
 }
 
 /* 3.1.2.2: what follows another version is not this standard's. */
@@ -71,7 +97,7 @@ static void test_connect_of_another_version(void **state)
            "10 0D               CONNECT, Remaining Length 13 (3.1.1)\n"
            "00 04 4D 51 54 54   Protocol Name \"MQTT\" (3.1.2.1)\n"
            "04                  Protocol Version 4 (3.1.2.2)\n"
-           "02 00 3C 00 01 63   not read\n");
+           "(hidden)            credentials may stand in these 6 bytes\n");
 }
 
 /* 3.3: at QoS 0 there is no Packet Identifier. */
@@ -179,14 +205,13 @@ static void test_reserved(void **state)
     EXPECT(C, "\x00\x01\x07\x61\x02\x00\x05\xC1\x00\xD0\x81\x00\x99",
            "00 01               reserved type 0, Remaining Length 1 (2.1.2)\n"
            "07                  not read\n"
-           "61 02               PUBREL, Remaining Length 2 (3.6.1); "
-           "flags 1, not 2 (2.1.3)\n"
+           "61 02               PUBREL, Remaining Length 2, "
+           "flags 1 instead of 2 (2.1.3)\n"
            "00 05               Packet Identifier 5 (2.2.1)\n"
-           "C1 00               PINGREQ, Remaining Length 0 (3.12.1); "
-           "flags 1, not 0 (2.1.3)\n"
+           "C1 00               PINGREQ, Remaining Length 0, "
+           "flags 1 instead of 0 (2.1.3)\n"
            "D0 81 00            PINGRESP, Remaining Length 1, "
-           "not in its shortest form (3.13.1); "
-           "not for a client to send (2.1.2)\n"
+           "not in its shortest form, not for a client to send (2.1.2)\n"
            "99                  after the last field\n");
 }
 
@@ -227,7 +252,10 @@ static void test_strings(void **state)
            "00 03 22 5C 7F      Topic Filter \"\\x22\\x5C\\x7F\" (3.10.3)\n");
 }
 
-/* 32 bytes of a long field are enough. */
+#define ROW "78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 78"
+#define TEXT16 "xxxxxxxxxxxxxxxx"
+
+/* 64 bytes of a long field are enough. */
 static void test_long_payload(void **state)
 {
     char bytes[3 + 4 + 500] = "\x30\xF8\x03\x00\x01" "a";
@@ -238,10 +266,173 @@ static void test_long_payload(void **state)
            "30 F8 03            PUBLISH, Remaining Length 504, QoS 0 (3.3.1)\n"
            "00 01 61            Topic Name \"a\" (3.3.2.1)\n"
            "00                  Property Length 0 (3.3.2.3.1)\n"
-           "78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 "
-           "78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 78 ... 468 more"
-           "  Payload of 500 bytes \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"... "
+           ROW "\n" ROW "\n" ROW "\n" ROW " ... 436 more"
+           "  Payload of 500 bytes \"" TEXT16 TEXT16 TEXT16 TEXT16 "\"... "
            "(3.3.3)\n");
+}
+
+/* The longest lines that a field can take still fit. */
+static void test_longest_lines(void **state)
+{
+    char bytes[10 + 500] = "\x30\xFB\x03\x00\x01"
+                           "a\xF5\x03\x26\x00\xF7";
+    struct buf out;
+
+    (void)state;
+    memset(&out, 0, sizeof out);
+    memset(bytes + 11, 0xFF, sizeof bytes - 11);
+    bytes[11 + 247] = 0;
+    bytes[11 + 248] = (char)0xF9;
+    show(&out, C, (uint8_t *)bytes, sizeof bytes, 0);
+    assert_non_null(strstr((char *)out.p, "byte 0 is not legal UTF-8 = of 249 "
+                                          "bytes"));
+    assert_non_null(strstr((char *)out.p, "UTF-8 (3.3.2.3.7)\n"));
+    buf_free(&out);
+}
+
+/* ---- secrets ------------------------------------------------------------ */
+
+#define SECRET "Zq9#Kv7!" /* no two bytes of it stand anywhere else */
+
+/* No two bytes of the secret in a row, as text or in hexadecimal. */
+static void keeps_secret(const struct buf *out)
+{
+    const char *text = (const char *)out->p;
+
+    for (size_t i = 0; i + 1 < sizeof SECRET - 1; i++) {
+        char pair[3] = {SECRET[i], SECRET[i + 1], '\0'}, hex[8];
+        snprintf(hex, sizeof hex, "%02X %02X", (unsigned)pair[0],
+                 (unsigned)pair[1]);
+        if (strstr(text, pair) != NULL || strstr(text, hex) != NULL)
+            fail_msg("%s is shown:\n%s", pair, text);
+    }
+}
+
+/* Each byte as each other value, from byte `begin` on, and cut at each
+ * length: the secret never shows.  The identifier of Authentication Data is
+ * left alone: with another one it is legal data of another name. */
+static void keep(enum mqtt_side from, const char *bytes, size_t n,
+                 size_t begin, int first)
+{
+    struct buf out;
+    uint8_t *p = malloc(n);
+
+    assert_non_null(p);
+    memset(&out, 0, sizeof out);
+    for (size_t i = begin; i < n; i++)
+        for (unsigned value = 0; bytes[i] != 0x16 && value < 256; value++) {
+            memcpy(p, bytes, n);
+            p[i] = (uint8_t)value;
+            show(&out, from, p, n, first);
+            keeps_secret(&out);
+        }
+    memcpy(p, bytes, n);
+    for (size_t i = 0; i <= n; i++) {
+        show(&out, from, p, i, first);
+        keeps_secret(&out);
+    }
+    free(p);
+    buf_free(&out);
+}
+
+#define KEEP(from, bytes, begin, first)                                        \
+    keep(from, bytes, sizeof(bytes) - 1, begin, first)
+
+/* Behind user name and will, behind a user name, before another packet.  A
+ * lone Password is left out: one flag makes it a legal User Name. */
+static void test_password(void **state)
+{
+    (void)state;
+    KEEP(C,
+         "\x10\x33\x00\x04MQTT\x05\xF6\x00\x3C\x05\x11\x00\x00\x00\x78"
+         "\x00\x01\x63\x07\x18\x00\x00\x00\x0A\x01\x01"
+         "\x00\x03w/t\x00\x04gone\x00\x02us\x00\x08" SECRET,
+         0, 1);
+    KEEP(C,
+         "\x10\x1C\x00\x04MQTT\x05\xC2\x00\x3C\x00"
+         "\x00\x01\x63\x00\x02us\x00\x08" SECRET "\xC0\x00",
+         0, 1);
+}
+
+/* It is a credential, too. */
+static void test_authentication_data(void **state)
+{
+    (void)state;
+    KEEP(C,
+         "\x10\x1E\x00\x04MQTT\x05\x02\x00\x3C\x10\x15\x00\x02us\x16\x00\x08"
+         SECRET "\x00\x01" "c",
+         0, 1);
+    KEEP(C, "\xF0\x12\x18\x10\x15\x00\x02us\x16\x00\x08" SECRET, 1, 0);
+    KEEP(S, "\x20\x13\x00\x00\x10\x15\x00\x02us\x16\x00\x08" SECRET, 1, 0);
+    EXPECT(C, "\xF0\x0D\x18\x0B\x15\x00\x02us\x16\x00\x03key",
+           "F0 0D               AUTH, Remaining Length 13 (3.15.1)\n"
+           "18                  Reason Code 0x18 Continue authentication "
+           "(3.15.2.1)\n"
+           "0B                  Property Length 11 (3.15.2.2.1)\n"
+           "15 00 02 75 73      Authentication Method \"us\" (3.15.2.2.2)\n"
+           "(hidden)            Authentication Data (3.15.2.2.3)\n");
+    EXPECT(C, "\x40\x09\x00\x01\x00\x05\x16\x00\x04" "a\xC0",
+           "40 09               PUBACK, Remaining Length 9 (3.4.1)\n"
+           "00 01               Packet Identifier 1 (2.2.1)\n"
+           "00                  Reason Code 0x00 Success (3.4.2.1)\n"
+           "05                  Property Length 5 (3.4.2.2.1)\n"
+           "(hidden)            credentials may stand in these 5 bytes\n");
+}
+
+/* What begins a connection and is no CONNECT may be anything. */
+static void test_first_packet(void **state)
+{
+    static const char http[] = "GET / HTTP/1.1\r\nAuthorization: Basic eDp5";
+    struct buf out;
+
+    (void)state;
+    memset(&out, 0, sizeof out);
+    show(&out, C, (const uint8_t *)http, sizeof http - 1, 1);
+    assert_string_equal(
+        (const char *)out.p,
+        "47 45               PUBACK, Remaining Length 69, "
+        "flags 7 instead of 0 (2.1.3)\n"
+        "(hidden)            credentials may stand in these 39 bytes\n");
+    buf_free(&out);
+}
+
+/* ---- anything ----------------------------------------------------------- */
+
+static uint32_t random_state = 1;
+
+/* xorshift32 (Marsaglia 2003). */
+static uint32_t random_next(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    random_state ^= random_state << 5;
+    return random_state;
+}
+
+/* Random bytes, half of them small, so that lengths are often right: show()
+ * sees that each is accounted for. */
+static void test_random_bytes(void **state)
+{
+    struct buf out;
+
+    (void)state;
+    memset(&out, 0, sizeof out);
+    for (int round = 0; round < 30000; round++) {
+        size_t n = random_next() % 80;
+        uint8_t *p = malloc(n + 1);
+        assert_non_null(p);
+        for (size_t i = 0; i < n; i++) {
+            uint32_t x = random_next();
+            p[i] = (uint8_t)(x & 1 ? x >> 8 : (x >> 8) % 8);
+        }
+        if (n > 1 && round % 2 == 0) {
+            p[0] = (uint8_t)(random_next() % 16 << 4 | p[0] % 4);
+            p[1] = (uint8_t)(n - 2);
+        }
+        show(&out, round % 3 == 0 ? S : C, p, n, round % 5 == 0);
+        free(p);
+    }
+    buf_free(&out);
 }
 
 int main(void)
@@ -257,6 +448,11 @@ int main(void)
         cmocka_unit_test(test_wrong_properties),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_long_payload),
+        cmocka_unit_test(test_longest_lines),
+        cmocka_unit_test(test_password),
+        cmocka_unit_test(test_authentication_data),
+        cmocka_unit_test(test_first_packet),
+        cmocka_unit_test(test_random_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

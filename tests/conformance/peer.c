@@ -29,7 +29,7 @@
 #include "run.h"
 
 #define STORY_SHOWN 6000 /* bytes of the story that a failure shows */
-#define STORY_BYTES 24   /* lines of annotated bytes for each thing said */
+#define STORY_FIELDS 24  /* annotated fields of each thing said */
 
 /* ============================ 1. The test ================================ */
 
@@ -78,19 +78,22 @@ void story_add(struct test *t, const struct peer *p, const char *arrow,
     buf_text(&t->story, n < 600 ? "\n" : " ...\n");
 }
 
-/* What was sent, byte by byte: the first lines of it. */
-static void story_bytes(struct test *t, const uint8_t *bytes, size_t n)
+void story_bytes(struct test *t, const uint8_t *bytes, size_t n,
+                 enum mqtt_side from)
 {
-    struct buf b = {NULL, 0, 0, 0};
-    size_t end = 0;
+    struct mqtt_annotate walk;
+    struct mqtt_note note;
+    char lines[MQTT_LINES_MAX];
 
-    annotate_bytes(&b, "        ", bytes, n, MQTT_FROM_CLIENT);
-    for (unsigned lines = 0; end < b.n && lines < STORY_BYTES; end++)
-        lines += b.p[end] == '\n';
-    buf_add(&t->story, b.p, end);
-    if (end < b.n)
-        buf_text(&t->story, "        ...\n");
-    buf_free(&b);
+    mqtt_annotate_open(&walk, bytes, n, from, 0);
+    for (int i = 0; mqtt_annotate_next(&walk, &note); i++) {
+        if (i == STORY_FIELDS) {
+            buf_text(&t->story, "        ...\n");
+            return;
+        }
+        mqtt_annotate_print(&walk, &note, "        ", lines, sizeof lines);
+        buf_text(&t->story, lines);
+    }
 }
 
 /* The end of the story, from the beginning of a line on. */
@@ -433,8 +436,7 @@ static void packet_malformed(struct peer *p, const struct mqtt_error *err)
              err->offset);
     if (err->statement[0] != '\0')
         breach(p, err->statement, what, "a packet of the broker");
-    annotate_bytes(&p->test->story, "        ", p->in.p, p->in.n,
-                   MQTT_FROM_SERVER);
+    story_bytes(p->test, p->in.p, p->in.n, MQTT_FROM_SERVER);
     story_fail(p->test, "an MQTT packet", what);
 }
 
@@ -554,7 +556,7 @@ static void peer_write(struct peer *p, const uint8_t *bytes, size_t n)
 
 static void peer_send(struct peer *p, const uint8_t *bytes, size_t n)
 {
-    story_bytes(p->test, bytes, n);
+    story_bytes(p->test, bytes, n, MQTT_FROM_CLIENT);
     if (p->holding)
         buf_add(&p->out, bytes, n);
     else

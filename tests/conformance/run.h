@@ -85,6 +85,10 @@ int pump(struct test *t, uint64_t deadline);
 void story_add(struct test *t, const struct peer *p, const char *arrow,
                const char *text);
 
+/* What was said, field by field: the first fields of it. */
+void story_bytes(struct test *t, const uint8_t *bytes, size_t n,
+                 enum mqtt_side from);
+
 /* Shows the story and ends the test. */
 void story_fail(struct test *t, const char *expected, const char *came);
 

@@ -13,7 +13,6 @@
 #include <strings.h>
 #include <sys/socket.h>
 
-#include "annotate.h"
 #include "notation.h"
 #include "run.h"
 
@@ -146,7 +145,7 @@ static void frame_send(struct web *w, enum opcode opcode, const uint8_t *bytes,
     for (size_t i = 0; i < n; i++)
         frame[6 + i] = (uint8_t)(bytes[i] ^ mask[i % 4]);
     story_add(w->test, NULL, ">", opcode == BINARY ? "(binary)" : "(text)");
-    annotate_bytes(&w->test->story, "        ", bytes, n, MQTT_FROM_CLIENT);
+    story_bytes(w->test, bytes, n, MQTT_FROM_CLIENT);
     web_write(w, frame, 6 + n);
 }
 
