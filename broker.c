@@ -219,26 +219,30 @@ static void output_line(struct output *o, const char *prefix,
     buf_add(&o->pending, line, n);
 }
 
-/* Moves all lines of `from` to the output, each behind the prefix. */
+/* Moves all lines of `from` to the output, each behind the prefix; only one
+ * that is indented goes without, for it belongs to the line before it. */
 static void output_lines(struct output *o, const char *prefix, struct buf *from)
 {
     while (from->n > 0) {
         const uint8_t *end = (const uint8_t *)memchr(from->p, '\n', from->n);
         size_t n = end == NULL ? from->n : (size_t)(end - from->p) + 1;
-        output_line(o, prefix, from->p, n);
+        output_line(o, from->p[0] == ' ' ? "" : prefix, from->p, n);
         buf_take(from, n);
     }
 }
 
-/* "2026-11-22T16:12:10Z ": the wall's time, to compare with other logs. */
+/* "2026-11-22T16:12:10.123Z ": the wall's time, to compare with other logs. */
 static void output_stamp(uint64_t wall, char stamp[32])
 {
     time_t seconds = (time_t)(wall / 1000);
     struct tm tm;
+    size_t n = 0;
 
-    if (gmtime_r(&seconds, &tm) == NULL ||
-        strftime(stamp, 32, "%Y-%m-%dT%H:%M:%SZ ", &tm) == 0)
-        stamp[0] = '\0';
+    if (gmtime_r(&seconds, &tm) != NULL)
+        n = strftime(stamp, 24, "%Y-%m-%dT%H:%M:%S", &tm);
+    stamp[n] = '\0';
+    if (n > 0)
+        snprintf(stamp + n, 32 - n, ".%03uZ ", (unsigned)(wall % 1000));
 }
 
 /* One line of the broker's own for the log. */
@@ -262,7 +266,7 @@ static void broker_output(struct broker *b)
     output_lines(&b->err, stamp, store_notices(b->store));
     if (b->server != NULL) {
         output_lines(&b->err, stamp, session_log(b->server));
-        output_lines(&b->out, "", session_trace(b->server));
+        output_lines(&b->out, stamp, session_trace(b->server));
     }
     output_flush(&b->out);
     output_flush(&b->err);
@@ -273,6 +277,7 @@ static void broker_output(struct broker *b)
 static const char usage[] =
     "usage: holdfast [-hvV] [-p port] [-b address]... [-d directory]"
     " [-x seconds]\n"
+    "                [-t client]\n"
     "       holdfast -a [-a] directory\n"
     "       holdfast -r directory new-directory\n"
     "\n"
@@ -286,7 +291,10 @@ static const char usage[] =
     "                resume (Clean Start 0) without a Session Expiry\n"
     "                Interval; 0 = until it disconnects, as the standard has\n"
     "                it; `never` = without an end (604800, a week)\n"
-    "  -v            print a line per packet on stdout\n"
+    "  -v            print a line per packet on stdout; given twice, its\n"
+    "                bytes too, field by field\n"
+    "  -t client     the same, but only packets of this Client Identifier and\n"
+    "                connections that fail before theirs is known\n"
     "  -a            serve nobody; tell what the store in this directory\n"
     "                holds and whether every byte of it is sound; writes\n"
     "                nothing and may be used beside a running broker; given\n"
@@ -386,7 +394,10 @@ static int settings_option(struct settings *set, int option)
         set->dir = optarg;
         return -1;
     case 'v':
-        set->session.trace = 1;
+        set->session.trace++;
+        return -1;
+    case 't':
+        set->session.trace_client = optarg;
         return -1;
     case 'a':
         set->audit++;
@@ -440,8 +451,11 @@ static int settings_parse(struct settings *set, int argc, char **argv)
 
     settings_default(set);
     opterr = 0;
-    while (status < 0 && (option = getopt(argc, argv, ":p:b:d:x:arvhV")) != -1)
+    while (status < 0 &&
+           (option = getopt(argc, argv, ":p:b:d:x:t:arvhV")) != -1)
         status = settings_option(set, option);
+    if (set->session.trace_client != NULL && set->session.trace == 0)
+        set->session.trace = 1;
     set->operand = argv + optind;
     return status < 0 ? settings_operands(set, argc - optind) : status;
 }

@@ -75,6 +75,7 @@
 #include <assert.h>
 #include <stdarg.h>
 
+#include "annotate.h"
 #include "audit.h"
 #include "inspect.h"
 #include "mqtt.h"
@@ -90,6 +91,7 @@
 #define ALIAS_TOPIC_MAX 256 /* bytes of a topic that we keep an alias for */
 #define CONNECT_MAX (512 * 1024) /* bytes of a CONNECT, from a stranger */
 #define LOG_HIGH (256 * 1024) /* bytes of log after which lines are counted */
+#define TRACE_HIGH (512 * 1024) /* the same of the trace */
 #define QOS0_TURNS 16 /* output_high this many times: QoS 0 cannot wait, so it
                          has room for what many send one client in a turn */
 #define WORK_LINK 20000   /* what one link may make us do in a turn */
@@ -322,6 +324,7 @@ struct session_link {
     struct session_link *next, *prev; /* all links of the server */
     struct session *session;          /* NULL before CONNECT and when done */
     enum link_state state;
+    uint8_t traced; /* an enum trace */
     uint8_t held; /* has input that this turn had no time for */
     struct session_link *next_held;
     char peer[64];
@@ -423,6 +426,7 @@ struct session_server {
     uint64_t assigned; /* counts assigned client ids */
     size_t log_line;   /* where the line that is being written begins */
     uint64_t unsaid;   /* lines that this turn's log had no room for */
+    uint64_t untraced; /* packets that this turn's trace had no room for */
     struct session_figures figures;
     struct sys sys;
 };
@@ -840,7 +844,6 @@ static void log_settle(struct session_server *s)
     }
     s->unsaid = 0;
     buf_rest(&s->log);
-    buf_rest(&s->trace);
 }
 
 static void count_packet(uint64_t by_type[16], const struct mqtt_packet *packet,
@@ -851,25 +854,126 @@ static void count_packet(uint64_t by_type[16], const struct mqtt_packet *packet,
         *payload_bytes += packet->publish.payload.n;
 }
 
-static void trace_packet(struct session_link *link, const char *direction,
-                         const struct mqtt_packet *packet)
+/* The trace.  A link is shown or not from the moment its client is known. */
+enum trace { TRACE_UNDECIDED, TRACE_SHOWN, TRACE_HIDDEN };
+
+/* Whose packet this is: of the session, or of the CONNECT at hand. */
+static struct mqtt_bytes trace_client(const struct session_link *link,
+                                      const struct mqtt_packet *p)
+{
+    struct mqtt_bytes unknown = {NULL, 0};
+    if (link->session != NULL)
+        return bytes_of(&link->session->client);
+    return p != NULL && p->type == MQTT_CONNECT ? p->connect.client_id
+                                                : unknown;
+}
+
+/* With options.trace_client, a link whose client is not known is shown only
+ * where it fails. */
+static int trace_wanted(struct session_link *link, struct mqtt_bytes client,
+                        int failed)
+{
+    const char *only = link->server->opt.trace_client;
+    if (link->server->opt.trace == 0 || only == NULL)
+        return link->server->opt.trace != 0;
+    if (client.n > 0 && link->traced == TRACE_UNDECIDED)
+        link->traced = bytes_same(client, bytes_literal(only)) ? TRACE_SHOWN
+                                                               : TRACE_HIDDEN;
+    return link->traced == TRACE_SHOWN ||
+           (link->traced == TRACE_UNDECIDED && failed);
+}
+
+/* Begins a line; the caller says what was sent or received and adds the
+ * newline.  0 = it is not wanted, or past TRACE_HIGH bytes in one turn, when
+ * packets are only counted. */
+static int trace_begin(struct session_link *link, const char *direction,
+                       const struct mqtt_packet *p, int failed)
 {
     struct session_server *s = link->server;
-    char line[2048];
-    if (!s->opt.trace)
-        return;
+    struct mqtt_bytes client = trace_client(link, p);
+    if (!trace_wanted(link, client, failed))
+        return 0;
+    if (s->trace.n >= TRACE_HIGH) {
+        s->untraced++;
+        return 0;
+    }
     buf_text(&s->trace, direction);
-    buf_text(&s->trace, " ");
     buf_text(&s->trace, link->peer);
     buf_text(&s->trace, " ");
-    if (link->session != NULL)
-        name_add(&s->trace, bytes_of(&link->session->client));
+    if (client.n > 0)
+        name_add(&s->trace, client);
     else
         buf_text(&s->trace, "-");
     buf_text(&s->trace, " ");
-    mqtt_packet_print(packet, line, sizeof line);
+    return 1;
+}
+
+/* With options.trace 2: the bytes behind the line, a field a line. */
+static void trace_bytes(struct session_server *s, const uint8_t *bytes,
+                        size_t n, enum mqtt_side from, int first)
+{
+    struct mqtt_annotate walk;
+    struct mqtt_note note;
+    char lines[MQTT_LINES_MAX];
+    size_t at = 0;
+    if (s->opt.trace < 2)
+        return;
+    mqtt_annotate_open(&walk, bytes, n, from, first);
+    while (s->trace.n < TRACE_HIGH && mqtt_annotate_next(&walk, &note)) {
+        mqtt_annotate_print(&walk, &note, "    ", lines, sizeof lines);
+        buf_text(&s->trace, lines);
+        at = note.offset + note.n;
+    }
+    if (at < n) {
+        snprintf(lines, sizeof lines, "    ... %lu more bytes\n",
+                 (unsigned long)(n - at));
+        buf_text(&s->trace, lines);
+    }
+}
+
+static void trace_packet(struct session_link *link, enum mqtt_side from,
+                         const struct mqtt_packet *p, const uint8_t *bytes,
+                         size_t n)
+{
+    struct session_server *s = link->server;
+    char line[2048];
+    if (!trace_begin(link, from == MQTT_FROM_CLIENT ? "< " : "> ", p,
+                     p->reason >= 0x80))
+        return;
+    size_t length = mqtt_packet_print(p, line, sizeof line);
     buf_text(&s->trace, line);
-    buf_text(&s->trace, "\n");
+    buf_text(&s->trace, length + 1 < sizeof line ? "\n" : "...\n");
+    trace_bytes(s, bytes, n, from, 0);
+}
+
+/* The first n bytes of the link's input are no packet, or one that cannot be
+ * decoded.  What a connection begins with may be a CONNECT with a Password. */
+static void trace_fault(struct session_link *link, const struct mqtt_error *err,
+                        size_t n)
+{
+    struct session_server *s = link->server;
+    char line[400];
+    int has = err->statement[0] != '\0';
+    if (!trace_begin(link, "< ", NULL, 1))
+        return;
+    snprintf(line, sizeof line, "not accepted: %s%s%s (byte %lu)\n",
+             err->statement, has ? ": " : "", err->what,
+             (unsigned long)err->offset);
+    buf_text(&s->trace, line);
+    trace_bytes(s, link->in.p, n, MQTT_FROM_CLIENT, link->state == LINK_NEW);
+}
+
+/* At the end of a turn: says how much was not shown. */
+static void trace_settle(struct session_server *s)
+{
+    char line[80];
+    if (s->untraced > 0) {
+        snprintf(line, sizeof line, "%llu more packets in one turn\n",
+                 (unsigned long long)s->untraced);
+        buf_text(&s->trace, line);
+    }
+    s->untraced = 0;
+    buf_rest(&s->trace);
 }
 
 static void drop_count(struct session_server *s, enum session_drop kind,
@@ -1979,7 +2083,7 @@ static int link_send(struct session_link *link, struct mqtt_packet *p)
                  &link->server->figures.publish_bytes_sent);
     if (p->reason >= 0x80)
         link->server->figures.refused[p->reason]++;
-    trace_packet(link, ">", p);
+    trace_packet(link, MQTT_FROM_SERVER, p, to, n);
     return 1;
 }
 
@@ -3997,12 +4101,20 @@ static void link_close_silently(struct session_link *link, const char *why)
 static int link_greet(struct session_link *link)
 {
     static const uint8_t old_refusal[] = {0x20, 0x02, 0x00, 0x01};
+    static const struct mqtt_error stranger = {
+        MQTT_PROTOCOL_ERROR, "MQTT-3.1.0-1", 0,
+        "the first packet is not CONNECT"};
+    static const struct mqtt_error old = {
+        MQTT_UNSUPPORTED_PROTOCOL_VERSION, "MQTT-3.1.2-2", 0,
+        "a CONNECT of MQTT 3.1 or 3.1.1, answered in its own way: 20 02 00 01"};
     if (link->in.p[0] >> 4 != MQTT_CONNECT) {
+        trace_fault(link, &stranger, link->in.n);
         link_close_silently(link, "the first packet is not CONNECT "
                                   "[MQTT-3.1.0-1]");
         return 1;
     }
     if (mqtt_connect_version(link->in.p, link->in.n) == 3) {
+        trace_fault(link, &old, link->in.n);
         buf_add(&link->out, old_refusal, sizeof old_refusal);
         link->server->out_bytes += sizeof old_refusal;
         link_close_silently(link, "an MQTT 3.1 or 3.1.1 client; this server "
@@ -4034,6 +4146,7 @@ static int link_take(struct session_link *link)
     case MQTT_FRAME_COMPLETE:
         break;
     default:
+        trace_fault(link, &err, link->in.n);
         link_fail(link, &err);
         return 0;
     }
@@ -4042,11 +4155,12 @@ static int link_take(struct session_link *link)
         /* What CONNECT said before its mistake counts [MQTT-3.1.2-24]. */
         if (link->state == LINK_NEW && p.props.maximum_packet_size > 0)
             link->packet_max = p.props.maximum_packet_size;
+        trace_fault(link, &err, size);
         link_fail(link, &err);
     } else {
         count_packet(s->figures.received, &p,
                      &s->figures.publish_bytes_received);
-        trace_packet(link, "<", &p);
+        trace_packet(link, MQTT_FROM_CLIENT, &p, link->in.p, size);
         if (link->state == LINK_NEW)
             on_connect(link, &p);
         else
@@ -5169,6 +5283,7 @@ void session_server_settle(struct session_server *s, uint64_t now)
     while ((o = store_clean_next(s->store)) != NULL && object_fold(s, o) == 0)
         continue;
     log_settle(s);
+    trace_settle(s);
 }
 
 uint64_t session_server_due(const struct session_server *s)

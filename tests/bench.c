@@ -367,6 +367,8 @@ static void log_take(struct bench *t)
         buf_take(from[i], from[i]->n);
     }
     struct buf *trace = session_trace(t->server);
+    if (t->tracing)
+        buf_add(&t->trace, trace->p, trace->n);
     buf_take(trace, trace->n);
 }
 
@@ -568,6 +570,7 @@ int bench_teardown(void **state)
     rmdir(t->dir);
     buf_free(&t->story);
     buf_free(&t->log);
+    buf_free(&t->trace);
     free(t);
     return 0;
 }

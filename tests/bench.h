@@ -64,6 +64,8 @@ struct bench {
     int link_count;
     struct buf story;           /* all packets both ways, as text */
     struct buf log;             /* what the server wrote to its log */
+    int tracing;                /* 1 = keep its trace, too */
+    struct buf trace;           /* as much of it as was kept */
 };
 
 /* Fixtures: a bench with a new store, and its end. */

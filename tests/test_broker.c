@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client.h"
@@ -239,6 +241,7 @@ static void test_options_wrong(void **state)
         {"-x", "soon", NULL, "-x soon is no time"},
         {"-q", NULL, NULL, "-q is no option"},
         {"-p", NULL, NULL, "-p needs a value"},
+        {"-t", NULL, NULL, "-t needs a value"},
         {"-v", "more", NULL, "more is no option"},
     };
     char said[1024];
@@ -329,20 +332,122 @@ static void test_option_address(void **state)
     assert_line(said, "warning: 0.0.0.0:");
 }
 
-/* -v prints each packet on stdout. */
+/* Does the line begin with a time like 2026-11-22T16:12:10.123Z? */
+static int stamped(const char *line)
+{
+    static const char form[] = "0000-00-00T00:00:00.000Z ";
+
+    for (size_t i = 0; form[i] != '\0'; i++)
+        if (form[i] == '0' ? line[i] < '0' || line[i] > '9'
+                           : line[i] != form[i])
+            return 0;
+    return 1;
+}
+
+/* Is it the time of now, in UTC? */
+static void assert_now(const char *stamp)
+{
+    char before[32], after[32];
+    time_t now = time(NULL), early = now - 60;
+
+    strftime(before, sizeof before, "%Y-%m-%dT%H:%M:%S", gmtime(&early));
+    strftime(after, sizeof after, "%Y-%m-%dT%H:%M:%S.999Z", gmtime(&now));
+    assert_true(strcmp(before, stamp) < 0);
+    assert_true(strncmp(stamp, after, 24) <= 0);
+}
+
+/* What the broker prints after the ready line, until `last` has come. */
+static void trace_read(struct bench *t, const char *last, char *out,
+                       size_t cap)
+{
+    size_t n = 0;
+
+    out[0] = '\0';
+    while (strstr(out, last) == NULL) {
+        struct pollfd ready = {t->b.out, POLLIN, 0};
+        assert_int_equal(poll(&ready, 1, CLIENT_WAIT), 1);
+        ssize_t got = read(t->b.out, out + n, cap - 1 - n);
+        assert_true(got > 0);
+        n += (size_t)got;
+        out[n] = '\0';
+    }
+}
+
+/* -v prints each packet on stdout, each line with its time. */
 static void test_option_trace(void **state)
 {
     static const char *const args[] = {"-v", NULL};
     struct bench *t = (struct bench *)*state;
-    char line[512];
-    ssize_t n;
+    char said[8192];
+    int lines = 0;
 
     bench_start_with(t, args);
     publish_once(t, "a", "b", 1);
-    n = read(t->b.out, line, sizeof line - 1);
-    assert_true(n > 0);
-    line[n] = '\0';
-    assert_non_null(strstr(line, "CONNECT"));
+    trace_read(t, " DISCONNECT ", said, sizeof said);
+    assert_non_null(strstr(said, "Z < 127.0.0.1:"));
+    assert_now(said);
+    for (char *line = strtok(said, "\n"); line; line = strtok(NULL, "\n")) {
+        assert_true(stamped(line));
+        lines++;
+    }
+    assert_int_equal(lines, 7); /* CONNECT, PUBLISH, PINGREQ, their answers,
+                                  DISCONNECT */
+}
+
+/* -vv adds the bytes, on lines that are indented instead. */
+static void test_option_trace_bytes(void **state)
+{
+    static const char *const args[] = {"-vv", NULL};
+    struct bench *t = (struct bench *)*state;
+    char said[8192];
+
+    bench_start_with(t, args);
+    publish_once(t, "a", "b", 1);
+    trace_read(t, " DISCONNECT, ", said, sizeof said);
+    assert_non_null(strstr(
+        said, "\n    00 04 4D 51 54 54   Protocol Name \"MQTT\" (3.1.2.1)\n"));
+    for (char *line = strtok(said, "\n"); line; line = strtok(NULL, "\n"))
+        assert_int_equal(stamped(line), strncmp(line, "    ", 4) != 0);
+}
+
+/* -t alone is a trace of one client. */
+static void test_option_trace_client(void **state)
+{
+    static const char *const args[] = {"-t", "one", NULL};
+    struct bench *t = (struct bench *)*state;
+    struct client c;
+    char said[8192];
+
+    bench_start_with(t, args);
+    join(t, &c, "other", 0);
+    assert_quiet(&c);
+    client_leave(&c);
+    join(t, &c, "one", 0);
+    client_leave(&c);
+    trace_read(t, " CONNACK ", said, sizeof said);
+    assert_null(strstr(said, "\"other\""));
+    assert_non_null(strstr(said, " \"one\" CONNECT "));
+    assert_null(strstr(said, "\n    "));
+}
+
+/* Each line of the log begins with its time. */
+static void test_log_time(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct client c;
+    char said[1024];
+
+    bench_start(t);
+    assert_int_equal(client_open(&c, t->b.port), 0);
+    assert_int_equal(client_send_bytes(&c, "\xC0\x00", 2), 0);
+    assert_int_equal(client_expect_eof(&c), 0);
+    client_close(&c);
+    publish_once(t, "a", "b", 1); /* by then the line is written */
+    bench_kill(t);
+    client_broker_log(&t->b, said, sizeof said);
+    assert_non_null(strstr(said, "MQTT-3.1.0-1"));
+    assert_true(stamped(said));
+    assert_now(said);
 }
 
 /* ============================ 3. Bad starts ============================== */
@@ -1149,6 +1254,9 @@ int main(void)
         T("-x 0 is the standard's own default", test_option_expiry_zero),
         T("-b: twice, a name, an open address", test_option_address),
         T("-v prints the packets", test_option_trace),
+        T("-vv prints their bytes", test_option_trace_bytes),
+        T("-t prints those of one client", test_option_trace_client),
+        T("the log has the time", test_log_time),
         T("bad start: port taken", test_bad_port_taken),
         T("bad start: no such address", test_bad_address),
         T("bad start: store locked", test_bad_store_locked),
