@@ -98,6 +98,9 @@
 #define WORK_PACKET 500000 /* what one SUBSCRIBE may make us do */
 #define PENDING_MAX (4 * 1024 * 1024) /* bytes of records for one commit */
 #define EXPIRY_NEVER UINT32_MAX /* 3.1.2.11.2: the session does not expire */
+#define NO_BYTE SIZE_MAX /* offset of an error that no single byte makes */
+#define WHY_MAX 300      /* bytes of a Reason String, its NUL included */
+#define PACKET_SMALL 256 /* bytes; a Reason String may not fit in fewer */
 
 /* Bytes owned by the structure that holds them. */
 struct text {
@@ -342,6 +345,7 @@ struct session_link {
     uint32_t burst;      /* and at QoS 1: since output last left */
     uint8_t problem_information; /* Request Problem Information */
     uint8_t expiry_zero; /* CONNECT asked for Session Expiry Interval 0 */
+    uint32_t noted; /* a bit for each enum habit that was explained */
     struct text *alias_in;  /* topics by alias; server's alias_max + 1 */
     struct text *alias_out; /* topics by alias; alias_out_n + 1 */
     uint16_t alias_out_n;   /* aliases that we use towards the client */
@@ -816,16 +820,31 @@ static void log_begin(struct session_server *s, const struct session *session,
     buf_text(&s->log, ": ");
 }
 
+static void log_words(struct session_server *s, const char *format,
+                      va_list args)
+{
+    char words[400];
+    vsnprintf(words, sizeof words, format, args);
+    buf_text(&s->log, words);
+}
+
+/* Goes on with the line. */
+static void log_add(struct session_server *s, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    log_words(s, format, args);
+    va_end(args);
+}
+
 /* Past LOG_HIGH bytes in one turn a line is only counted, so that no client
  * can fill the memory with log. */
 static void log_end(struct session_server *s, const char *format, ...)
 {
-    char line[400];
     va_list args;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    log_words(s, format, args);
     va_end(args);
-    buf_text(&s->log, line);
     buf_text(&s->log, "\n");
     if (s->log_line >= LOG_HIGH) {
         s->log.n = s->log_line;
@@ -1000,6 +1019,109 @@ static void log_drop(struct session_server *s, const struct session *session,
     buf_text(&s->log, "message on ");
     name_add(&s->log, topic);
     log_end(s, " discarded: %s", why[kind]);
+}
+
+/* Why, as the client's Reason String and the log have it: the statement, what
+ * is wrong, and the byte, counted from the packet's first. */
+static void error_print(char out[WHY_MAX], const struct mqtt_error *err)
+{
+    int has = err->statement != NULL && err->statement[0] != '\0';
+    int n = snprintf(out, WHY_MAX, "%s%s%s", has ? err->statement : "",
+                     has ? ": " : "", err->what);
+    if (err->offset != NO_BYTE && n > 0 && n < WHY_MAX)
+        snprintf(out + n, WHY_MAX - (size_t)n, " (byte %lu)",
+                 (unsigned long)err->offset);
+}
+
+/* Begins the line about what is refused or ended here.  type: the packet that
+ * tells the client; PUBLISH: none can, at QoS 0.  log_end() ends it. */
+static void log_refusal(struct session_link *link, uint8_t type,
+                        uint8_t reason, const char *why)
+{
+    log_begin(link->server, link->session, link);
+    log_add(link->server, "%s 0x%02X %s: %s", mqtt_type_name(type),
+            (unsigned)reason, mqtt_reason_name(type, reason), why);
+}
+
+/* Ends it with the topic or filter that was refused. */
+static void log_end_name(struct session_server *s, struct mqtt_bytes name)
+{
+    buf_text(&s->log, ", ");
+    name_add(&s->log, name);
+    log_end(s, "");
+}
+
+static void log_seconds(struct session_server *s, uint32_t seconds)
+{
+    if (seconds == EXPIRY_NEVER)
+        log_add(s, "without end");
+    else
+        log_add(s, "%lu s", (unsigned long)seconds);
+}
+
+/* What is legal and yet not what its author may have meant. */
+enum habit {
+    HABIT_EXPIRY_0,
+    HABIT_CLEAN_START,
+    HABIT_KEEP_ALIVE_0,
+    HABIT_ASSIGNED,
+    HABIT_WILL_DELAY,
+    HABIT_PACKET_SMALL,
+    HABIT_RESPONSE_INFORMATION,
+    HABIT_SLASH,
+    HABIT_WILDCARD_FIRST,
+    HABIT_SHARED,
+    HABIT_QOS_0,
+    HABIT_MESSAGE_EXPIRY_0,
+    HABIT_RETAIN_EMPTY,
+    HABIT_NO_WILL,
+    HABITS
+};
+
+static const char *const habit_words[HABITS] = {
+    [HABIT_EXPIRY_0] = "Clean Start 0 with Session Expiry Interval 0: this "
+                       "session ends with its connection (3.1.2.11.2)",
+    [HABIT_CLEAN_START] = "Clean Start 1 with a Session Expiry Interval: the "
+                          "session is kept, and thrown away if the next "
+                          "CONNECT has Clean Start 1 too [MQTT-3.1.2-4]",
+    [HABIT_KEEP_ALIVE_0] = "Keep Alive 0: a dead connection is not noticed, "
+                           "and its will waits (3.1.2.10)",
+    [HABIT_ASSIGNED] = "the Client Identifier is assigned and the session is "
+                       "kept: only a CONNECT with that identifier resumes it "
+                       "[MQTT-3.1.3-7]",
+    [HABIT_WILL_DELAY] = "the Will Delay Interval is longer than the Session "
+                         "Expiry Interval: the will is published when the "
+                         "session ends [MQTT-3.1.2-8]",
+    [HABIT_PACKET_SMALL] = "a Maximum Packet Size below 256 bytes: Reason "
+                           "Strings may not fit, and larger messages are "
+                           "discarded [MQTT-3.1.2-25]",
+    [HABIT_RESPONSE_INFORMATION] = "Response Information was asked for: this "
+                                   "server has none to give (3.1.2.11.6)",
+    [HABIT_SLASH] = "a topic or filter that begins with /: its first level is "
+                    "empty, /a is not a (4.7.3)",
+    [HABIT_WILDCARD_FIRST] = "a filter that begins with a wildcard matches no "
+                             "topic that begins with $ [MQTT-4.7.2-1]",
+    [HABIT_SHARED] = "a Shared Subscription is sent no retained messages when "
+                     "it is made (4.8.2)",
+    [HABIT_QOS_0] = "a session that is kept subscribes at QoS 0: messages of "
+                    "QoS 1 and 2 come to it at QoS 0, too [MQTT-3.8.4-8]",
+    [HABIT_MESSAGE_EXPIRY_0] = "Message Expiry Interval 0: only who can be "
+                               "sent the message at once gets it "
+                               "[MQTT-3.3.2-5]",
+    [HABIT_RETAIN_EMPTY] = "RETAIN with an empty payload deletes the retained "
+                           "message of the topic [MQTT-3.3.1-6]",
+    [HABIT_NO_WILL] = "DISCONNECT 0x04 asks for the will, and CONNECT had "
+                      "none (3.14.2.1)"};
+
+/* Explains a habit, once on each connection. */
+static void note(struct session_link *link, enum habit habit)
+{
+    uint32_t bit = (uint32_t)1 << habit;
+    if (link->noted & bit)
+        return;
+    link->noted |= bit;
+    log_begin(link->server, link->session, link);
+    log_end(link->server, "note: %s", habit_words[habit]);
 }
 
 /* ======================================================================== */
@@ -1272,6 +1394,23 @@ static void topic_match_retained(struct session_server *s,
             list_add(&s->found, t->retained);
     }
     s->work += s->found.n;
+}
+
+/* The Topic Name that ends at this node. */
+static struct text topic_name(const struct topic *t)
+{
+    size_t n = 0;
+    for (const struct topic *up = t; up->parent != NULL; up = up->parent)
+        n += up->n + 1;
+    struct text name = {mem_new(n + 1), n - 1};
+    for (; t->parent != NULL; t = t->parent) {
+        n -= t->n + 1;
+        if (t->n > 0)
+            memcpy(name.p + n, t->level, t->n);
+        if (n > 0)
+            name.p[n - 1] = '/';
+    }
+    return name;
 }
 
 /* ======================================================================== */
@@ -2018,6 +2157,20 @@ static struct topic *retained_detach(struct session_server *s,
     return t;
 }
 
+static void log_retained_expired(struct session_server *s,
+                                 const struct message *m)
+{
+    struct text topic = topic_name(m->retained_at);
+    s->log_line = s->log.n;
+    buf_text(&s->log, "client ");
+    name_add(&s->log, bytes_of(&m->from));
+    buf_text(&s->log, ": its retained message on ");
+    name_add(&s->log, bytes_of(&topic));
+    log_end(s, " discarded: its Message Expiry Interval passed "
+               "[MQTT-3.3.2-5]");
+    text_free(&topic);
+}
+
 /* The Message Expiry Interval has passed: whoever was not sent it yet does
  * not get it [MQTT-3.3.2-5]; what was sent is seen through [MQTT-4.3.3-7].
  * No note is needed: the record says when, and replay expires it again. */
@@ -2040,8 +2193,10 @@ static void message_expire(struct session_server *s, struct message *m)
         m->live--;
         s->figures.deliveries--;
     }
-    if (m->retained_at != NULL)
+    if (m->retained_at != NULL) {
+        log_retained_expired(s, m);
         topic_tidy(s, retained_detach(s, m));
+    }
     m->used++; /* until all its queues have been trimmed */
     for (uint32_t i = 0; i < m->to_n; i++) {
         if (m->to[i].stage == STAGE_GONE)
@@ -2342,7 +2497,9 @@ static void retained_send_all(struct session_server *s, struct sub *sub)
         if (session_full(s, sub->session)) {
             drop_count(s, DROP_QUEUE_FULL, s->found.n - i);
             log_begin(s, sub->session, sub->session->link);
-            log_end(s, "%lu retained messages discarded: the queue is full",
+            log_add(s, "retained messages for ");
+            name_add(&s->log, filter);
+            log_end(s, " discarded: the queue is full, %lu do not fit",
                     (unsigned long)(s->found.n - i));
             return;
         }
@@ -3117,6 +3274,23 @@ static uint32_t session_drop_flights(struct session_server *s,
     return lost;
 }
 
+/* why: NULL = it was said that the session ends with its connection. */
+static void log_session_end(struct session_server *s,
+                            const struct session *session, const char *why,
+                            uint32_t lost)
+{
+    if (why == NULL && lost == 0)
+        return;
+    log_begin(s, session, NULL);
+    log_add(s, "session ended%s", why != NULL ? why : " with its connection");
+    if (lost > 0)
+        log_add(s, "; %lu message%s discarded", (unsigned long)lost,
+                lost == 1 ? "" : "s");
+    if (session->will.body.p != NULL)
+        log_add(s, "; its will is published [MQTT-3.1.2-8]");
+    log_end(s, "");
+}
+
 /* Ends a session that has no connection: its state goes [MQTT-4.1.0-2], and
  * a will that is still there is published [MQTT-3.1.2-8].  Frees it. */
 static void session_end(struct session_server *s, struct session *session,
@@ -3129,11 +3303,8 @@ static void session_end(struct session_server *s, struct session *session,
         sub_del(s, session->subs);
     uint32_t lost = session_drop_queue(s, session);
     lost += session_drop_flights(s, session);
-    if (lost > 0) {
-        drop_count(s, DROP_SESSION_ENDED, lost);
-        log_begin(s, session, NULL);
-        log_end(s, "%lu messages discarded: %s", (unsigned long)lost, why);
-    }
+    drop_count(s, DROP_SESSION_ENDED, lost);
+    log_session_end(s, session, why, lost);
     if (session->will.body.p != NULL)
         will_publish(s, session);
     will_clear(s, session);
@@ -3161,8 +3332,37 @@ static void session_arm(struct session_server *s, struct session *session)
 enum detach {
     DETACH_LOST,    /* closed in any way but DISCONNECT 0x00 */
     DETACH_CLEAN,   /* DISCONNECT 0x00: no will [MQTT-3.14.4-3] */
-    DETACH_RESUMED  /* the client is already back on another connection */
+    DETACH_RESUMED, /* the client is already back on another connection */
+    DETACH_REPLACED /* likewise, with Clean Start 1: the session is ended */
 };
+
+/* Goes on with the line on the end of a link: what becomes of its session and
+ * its will. */
+static void log_fate(struct session_server *s, const struct session *session,
+                     enum detach how)
+{
+    if (session == NULL)
+        return;
+    const struct will *w = &session->will;
+    uint32_t expiry = how == DETACH_REPLACED ? 0 : session->expiry;
+    if (expiry > 0) {
+        log_add(s, "; its session is kept ");
+        log_seconds(s, expiry);
+    } else {
+        log_add(s, "; its session ends with it");
+    }
+    if (w->body.p == NULL)
+        return;
+    if (how == DETACH_CLEAN)
+        log_add(s, "; its will is deleted [MQTT-3.14.4-3]");
+    else if (expiry == 0 || w->delay == 0)
+        log_add(s, "; its will is published [MQTT-3.1.2-8]");
+    else if (how == DETACH_RESUMED)
+        log_add(s, "; its will is deleted [MQTT-3.1.3-9]");
+    else
+        log_add(s, "; its will is published in %lu s [MQTT-3.1.2-8]",
+                (unsigned long)(w->delay < expiry ? w->delay : expiry));
+}
 
 /* The network connection of a session is over. */
 static void session_detach(struct session_server *s, struct session *session,
@@ -3182,9 +3382,7 @@ static void session_detach(struct session_server *s, struct session *session,
     if (how == DETACH_CLEAN)
         will_clear(s, session);
     if (session->expiry == 0) {
-        session_end(s, session, STORE_NOW, "the session ends with its "
-                                           "connection, Session Expiry "
-                                           "Interval 0");
+        session_end(s, session, STORE_NOW, NULL);
         return;
     }
     if (w->body.p != NULL && w->delay == 0) {
@@ -3249,80 +3447,110 @@ static void link_finish(struct session_link *link, enum detach how)
         session_detach(s, link->session, how);
 }
 
-/* The Reason String: the statement, what is wrong, and where. */
-static void error_print(char *out, size_t size, const struct mqtt_error *err)
+/* A packet that says why: one of the codes that the standard lists for it. */
+static struct mqtt_packet refusal_packet(uint8_t type, uint8_t reason,
+                                         const char *why)
 {
-    int has = err->statement != NULL && err->statement[0] != '\0';
-    snprintf(out, size, "%s%s%s (byte %lu)", has ? err->statement : "",
-             has ? ": " : "", err->what, (unsigned long)err->offset);
+    struct mqtt_packet p;
+    memset(&p, 0, sizeof p);
+    p.type = type;
+    p.reason = reason;
+    if (!mqtt_reason_legal(type, reason, MQTT_FROM_SERVER))
+        p.reason = MQTT_PROTOCOL_ERROR;
+    p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
+    p.props.reason_string = bytes_literal(why);
+    return p;
 }
 
-static void link_log_end(struct session_link *link, uint8_t type,
-                         uint8_t reason, const char *why)
+/* Ends a link with a last packet and the line that says the same. */
+static void link_end(struct session_link *link, uint8_t type,
+                     const struct mqtt_error *err, enum detach how)
 {
-    struct session_server *s = link->server;
-    log_begin(s, link->session, link);
-    log_end(s, "%s 0x%02X %s: %s", mqtt_type_name(type), (unsigned)reason,
-            mqtt_reason_name(type, reason), why);
+    char why[WHY_MAX];
+    error_print(why, err);
+    struct mqtt_packet p = refusal_packet(type, err->reason, why);
+    log_refusal(link, type, p.reason, why);
+    log_fate(link->server, link->session, how);
+    log_end(link->server, "");
+    link_send(link, &p);
+    link_finish(link, how);
 }
 
 /* Ends an accepted connection with DISCONNECT: one of the codes that the
  * standard lists for it [MQTT-3.14.2-1], no Session Expiry Interval
  * [MQTT-3.14.2-2].  This is the last packet on it [MQTT-3.14.4-1]. */
 static void link_disconnect(struct session_link *link, uint8_t reason,
-                            const char *why, enum detach how)
+                            const char *statement, const char *what,
+                            enum detach how)
 {
-    struct mqtt_packet p;
-    memset(&p, 0, sizeof p);
-    p.type = MQTT_DISCONNECT;
-    p.reason = reason;
-    if (!mqtt_reason_legal(MQTT_DISCONNECT, reason, MQTT_FROM_SERVER))
-        p.reason = MQTT_PROTOCOL_ERROR;
-    p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
-    p.props.reason_string = bytes_literal(why);
-    link_log_end(link, MQTT_DISCONNECT, p.reason, why);
-    link_send(link, &p);
-    link_finish(link, how);
-}
-
-/* Refuses a CONNECT [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-3.2.2-8]. */
-static void link_refuse(struct session_link *link, uint8_t reason,
-                        const char *why)
-{
-    struct mqtt_packet p;
-    memset(&p, 0, sizeof p);
-    p.type = MQTT_CONNACK;
-    p.reason = reason;
-    if (!mqtt_reason_legal(MQTT_CONNACK, reason, MQTT_FROM_SERVER))
-        p.reason = MQTT_PROTOCOL_ERROR;
-    p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
-    p.props.reason_string = bytes_literal(why);
-    link_log_end(link, MQTT_CONNACK, p.reason, why);
-    link_send(link, &p);
-    link_finish(link, DETACH_LOST);
+    struct mqtt_error err = {reason, statement, NO_BYTE, what};
+    link_end(link, MQTT_DISCONNECT, &err, how);
 }
 
 /* A rule was broken: says which, and ends the connection [MQTT-4.13.1-1].
- * Before CONNACK there is no DISCONNECT [MQTT-3.14.0-1]. */
+ * Before CONNACK there is no DISCONNECT [MQTT-3.14.0-1], but a CONNECT is
+ * refused [MQTT-3.2.2-6] [MQTT-3.2.2-7] [MQTT-3.2.2-8]. */
 static void link_fail(struct session_link *link, const struct mqtt_error *err)
 {
     struct mqtt_error named = *err;
-    char why[300];
     /* What breaks the form of CONNECT and no statement of its own. */
     if (link->state == LINK_NEW && err->statement[0] == '\0')
         named.statement = "MQTT-3.1.4-1";
-    error_print(why, sizeof why, &named);
-    if (link->state == LINK_OPEN)
-        link_disconnect(link, err->reason, why, DETACH_LOST);
-    else
-        link_refuse(link, err->reason, why);
+    link_end(link, link->state == LINK_OPEN ? MQTT_DISCONNECT : MQTT_CONNACK,
+             &named, DETACH_LOST);
 }
 
 static void link_fail_at(struct session_link *link, uint8_t reason,
-                         const char *statement, const char *what)
+                         const char *statement, size_t offset,
+                         const char *what)
 {
-    struct mqtt_error err = {reason, statement, 0, what};
+    struct mqtt_error err = {reason, statement, offset, what};
     link_fail(link, &err);
+}
+
+/* Closes a connection without a packet that says why. */
+static void link_close_silently(struct session_link *link,
+                                const char *statement, size_t offset,
+                                const char *what)
+{
+    struct mqtt_error err = {0, statement, offset, what};
+    char why[WHY_MAX];
+    error_print(why, &err);
+    log_begin(link->server, link->session, link);
+    log_add(link->server, "closed: %s", why);
+    log_fate(link->server, link->session, DETACH_LOST);
+    log_end(link->server, "");
+    link_finish(link, DETACH_LOST);
+}
+
+/* Where something stands in the packet at hand, which is the first thing in
+ * the link's input. */
+static size_t packet_offset(const struct session_link *link,
+                            struct mqtt_bytes view)
+{
+    return (size_t)(view.p - link->in.p);
+}
+
+/* Likewise the value of a property that the packet has. */
+static size_t property_offset(const struct session_link *link,
+                              const struct mqtt_properties *props, uint8_t id)
+{
+    struct mqtt_bytes rest = props->raw;
+    struct mqtt_property_view view;
+    while (mqtt_property_next(&rest, &view)) {
+        if (view.id == id)
+            return packet_offset(link, view.whole) + 1;
+    }
+    return NO_BYTE;
+}
+
+/* Likewise the first byte behind the fixed header. */
+static size_t header_size(const struct session_link *link)
+{
+    size_t n = 1;
+    while (link->in.p[n] & 0x80)
+        n++;
+    return n + 1;
 }
 
 /* Each level of a filter or retained topic may cost a node of the tree, a
@@ -3364,42 +3592,46 @@ static uint32_t connect_expiry(const struct session_server *s,
     return expiry < s->opt.expiry_max ? expiry : s->opt.expiry_max;
 }
 
-/* The checks beyond form (3.1.4); 0 = the client may connect.
- * [MQTT-3.1.4-2] */
+/* The checks beyond form (3.1.4) [MQTT-3.1.4-2]: 0 = the client may connect,
+ * -1 = it was refused. */
 static int connect_check(struct session_link *link,
                          const struct mqtt_packet *p)
 {
     const struct session_server *s = link->server;
     const struct mqtt_connect *c = &p->connect;
+    struct mqtt_error err = {0, "MQTT-3.1.4-2", NO_BYTE, NULL};
     if (MQTT_HAS(&p->props, MQTT_AUTHENTICATION_METHOD)) {
-        link_refuse(link, MQTT_BAD_AUTHENTICATION_METHOD,
-                    "MQTT-4.12.0-1: this server offers no Authentication "
-                    "Method");
-        return -1;
+        err.reason = MQTT_BAD_AUTHENTICATION_METHOD;
+        err.statement = "MQTT-4.12.0-1";
+        err.offset =
+            property_offset(link, &p->props, MQTT_AUTHENTICATION_METHOD);
+        err.what = "this server offers no Authentication Method";
+    } else if (c->will_flag && topic_reserved(c->will_topic)) {
+        err.reason = MQTT_NOT_AUTHORIZED;
+        err.offset = packet_offset(link, c->will_topic);
+        err.what = "topics that begin with $SYS/ are the server's";
+    } else if (c->will_flag && c->will_retain &&
+               !topic_fits(s, c->will_topic)) {
+        err.reason = MQTT_QUOTA_EXCEEDED;
+        err.offset = packet_offset(link, c->will_topic);
+        err.what = "no room for another retained topic";
+    } else if (c->will_flag &&
+               payload_format_wrong(&c->will_props, c->will_payload)) {
+        err.reason = MQTT_PAYLOAD_FORMAT_INVALID;
+        err.offset = packet_offset(link, c->will_payload) +
+                     mqtt_utf8_check(c->will_payload.p, c->will_payload.n);
+        err.what = "Payload Format Indicator 1, but the Will Payload is not "
+                   "UTF-8";
+    } else if (store_full(s->store) && connect_expiry(s, p) > 0 &&
+               (c->client_id.n == 0 || session_find(s, c->client_id) == NULL)) {
+        /* who has a session may come and take what is queued for it */
+        err.reason = MQTT_QUOTA_EXCEEDED;
+        err.what = "the server's disk is full";
+    } else {
+        return 0;
     }
-    if (c->will_flag && topic_reserved(c->will_topic)) {
-        link_refuse(link, MQTT_NOT_AUTHORIZED,
-                    "topics that begin with $SYS/ are the server's");
-        return -1;
-    }
-    if (c->will_flag && c->will_retain && !topic_fits(s, c->will_topic)) {
-        link_refuse(link, MQTT_QUOTA_EXCEEDED,
-                    "no room for another retained topic");
-        return -1;
-    }
-    if (c->will_flag && payload_format_wrong(&c->will_props, c->will_payload)) {
-        link_refuse(link, MQTT_PAYLOAD_FORMAT_INVALID,
-                    "Payload Format Indicator 1, but the Will Payload is not "
-                    "UTF-8");
-        return -1;
-    }
-    /* who has a session may come and take what is queued for it */
-    if (store_full(s->store) && connect_expiry(s, p) > 0 &&
-        (c->client_id.n == 0 || session_find(s, c->client_id) == NULL)) {
-        link_refuse(link, MQTT_QUOTA_EXCEEDED, "the server's disk is full");
-        return -1;
-    }
-    return 0;
+    link_fail(link, &err);
+    return -1;
 }
 
 /* A Client Identifier that no session has [MQTT-3.1.3-6] [MQTT-3.2.2-16]. */
@@ -3429,14 +3661,13 @@ static struct session *connect_resume(struct session_server *s,
 {
     struct session *session = session_find(s, client);
     if (session != NULL && session->link != NULL) {
-        link_disconnect(session->link, MQTT_SESSION_TAKEN_OVER,
-                        "MQTT-3.1.4-3: another connection uses this Client "
-                        "Identifier",
-                        c->clean_start ? DETACH_LOST : DETACH_RESUMED);
+        link_disconnect(session->link, MQTT_SESSION_TAKEN_OVER, "MQTT-3.1.4-3",
+                        "another connection uses this Client Identifier",
+                        c->clean_start ? DETACH_REPLACED : DETACH_RESUMED);
         session = session_find(s, client); /* gone if its expiry was 0 */
     }
     if (session != NULL && c->clean_start) {
-        session_end(s, session, STORE_NOW, "the client asked for Clean Start");
+        session_end(s, session, STORE_NOW, ": Clean Start 1 [MQTT-3.1.2-4]");
         session = NULL;
     }
     return session;
@@ -3503,6 +3734,52 @@ static int connect_answer(struct session_link *link,
     return link_send(link, &p);
 }
 
+/* The line of an accepted CONNECT: what it found and what it was granted. */
+static void log_accepted(struct session_link *link,
+                         const struct mqtt_packet *p, int present)
+{
+    struct session_server *s = link->server;
+    const struct session *session = link->session;
+    unsigned long waits = session->queue.n - session->gone;
+    log_begin(s, session, link);
+    log_add(s, "CONNACK 0x00 Success: %s session",
+            present ? "resumed its" : "a new");
+    if (present)
+        log_add(s, ", %lu queued, %lu in flight", waits,
+                (unsigned long)session->flight_n);
+    log_add(s, "; Session Expiry Interval ");
+    log_seconds(s, session->expiry);
+    if (session->expiry != p->props.session_expiry_interval) {
+        log_add(s, ", asked for ");
+        log_seconds(s, p->props.session_expiry_interval);
+    }
+    log_add(s, "; Keep Alive %lu s", (unsigned long)(link->silence / 1500));
+    if (link->silence != (uint64_t)p->connect.keep_alive * 1500)
+        log_add(s, ", asked for %u s", (unsigned)p->connect.keep_alive);
+    log_end(s, "");
+}
+
+static void connect_note(struct session_link *link,
+                         const struct mqtt_packet *p)
+{
+    const struct mqtt_connect *c = &p->connect;
+    uint32_t expiry = link->session->expiry;
+    if (!c->clean_start && expiry == 0)
+        note(link, HABIT_EXPIRY_0);
+    if (c->clean_start && expiry > 0)
+        note(link, HABIT_CLEAN_START);
+    if (link->silence == 0)
+        note(link, HABIT_KEEP_ALIVE_0);
+    if (c->client_id.n == 0 && expiry > 0)
+        note(link, HABIT_ASSIGNED);
+    if (c->will_flag && c->will_props.will_delay_interval > expiry)
+        note(link, HABIT_WILL_DELAY);
+    if (link->packet_max < PACKET_SMALL)
+        note(link, HABIT_PACKET_SMALL);
+    if (p->props.request_response_information)
+        note(link, HABIT_RESPONSE_INFORMATION);
+}
+
 struct order {
     uint32_t key; /* rising with age */
     struct entry entry;
@@ -3565,6 +3842,11 @@ static void session_attach(struct session_link *link, struct session *session,
         session->durable = 1;
     }
     timer_stop(s, &session->expire);
+    if (session->will.body.p != NULL) {
+        log_begin(s, session, link);
+        log_end(s, "the will of the connection before is deleted: the client "
+                   "is back [MQTT-3.1.3-9]");
+    }
     will_clear(s, session); /* [MQTT-3.1.3-9] */
     session->expiry = expiry;
     session->link = link;
@@ -3605,12 +3887,13 @@ static void on_connect(struct session_link *link, const struct mqtt_packet *p)
                               client);
     session_attach(link, session, p);
     if (!connect_answer(link, p, present)) {
-        log_begin(s, session, link);
-        log_end(s, "closed: CONNACK does not fit the client's Maximum Packet "
-                   "Size");
-        link_finish(link, DETACH_LOST);
+        link_close_silently(link, "MQTT-3.1.2-24", NO_BYTE,
+                            "CONNACK is larger than the client's Maximum "
+                            "Packet Size");
         return;
     }
+    log_accepted(link, p, present);
+    connect_note(link, p);
     if (present)
         sys_owe(link);
     link_resume(link);
@@ -3632,6 +3915,7 @@ static int publish_alias(struct session_link *link, struct mqtt_packet *p)
     if (alias > max) {
         link_fail_at(link, MQTT_TOPIC_ALIAS_INVALID,
                      max == 0 ? "MQTT-3.2.2-18" : "MQTT-3.2.2-17",
+                     property_offset(link, &p->props, MQTT_TOPIC_ALIAS),
                      "Topic Alias above the server's Topic Alias Maximum");
         return -1;
     }
@@ -3643,6 +3927,7 @@ static int publish_alias(struct session_link *link, struct mqtt_packet *p)
         *known = text_copy(p->publish.topic);
     } else if (known->n == 0) {
         link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-3.3.2-7",
+                     property_offset(link, &p->props, MQTT_TOPIC_ALIAS),
                      "Topic Alias was not set on this connection");
         return -1;
     } else {
@@ -3661,6 +3946,7 @@ static int publish_count(struct session_link *link, struct rx *rx, uint8_t qos)
         return 0;
     if (open >= link->server->opt.receive_max) {
         link_fail_at(link, MQTT_RECEIVE_MAXIMUM_EXCEEDED, "MQTT-3.3.4-7",
+                     NO_BYTE,
                      "more QoS 1 and 2 messages than the server's Receive "
                      "Maximum are unfinished");
         return -1;
@@ -3670,47 +3956,79 @@ static int publish_count(struct session_link *link, struct rx *rx, uint8_t qos)
     return 0;
 }
 
-/* Why this message is not taken, as a Reason Code; 0 = it is. */
-static uint8_t publish_refusal(struct session_server *s,
-                               const struct mqtt_packet *p, const char **why)
+/* Where the topic of a PUBLISH stands in it, or the alias that it came by. */
+static size_t topic_offset(const struct session_link *link,
+                           const struct mqtt_packet *p)
 {
+    if (MQTT_HAS(&p->props, MQTT_TOPIC_ALIAS) &&
+        p->publish.topic.p == link->alias_in[p->props.topic_alias].p)
+        return property_offset(link, &p->props, MQTT_TOPIC_ALIAS);
+    return packet_offset(link, p->publish.topic);
+}
+
+/* May this message be taken?  0, or -1: *err says why not.  No numbered
+ * statement covers what is checked here. */
+static int publish_check(const struct session_link *link,
+                         const struct mqtt_packet *p, struct mqtt_error *err)
+{
+    const struct session_server *s = link->server;
+    struct mqtt_bytes payload = p->publish.payload;
+    int keep = p->publish.retain && payload.n > 0;
+    err->statement = "";
+    err->offset = NO_BYTE;
     if (topic_reserved(p->publish.topic)) {
-        *why = "topics that begin with $SYS/ are the server's";
-        return MQTT_NOT_AUTHORIZED;
+        err->reason = MQTT_NOT_AUTHORIZED;
+        err->offset = topic_offset(link, p);
+        err->what = "topics that begin with $SYS/ are the server's (4.7.2)";
+    } else if (payload_format_wrong(&p->props, payload)) {
+        err->reason = MQTT_PAYLOAD_FORMAT_INVALID;
+        err->offset = packet_offset(link, payload) +
+                      mqtt_utf8_check(payload.p, payload.n);
+        err->what = "Payload Format Indicator 1, but the payload is not UTF-8 "
+                    "(3.3.2.3.2)";
+    } else if (keep && !topic_fits(s, p->publish.topic)) {
+        err->reason = MQTT_QUOTA_EXCEEDED;
+        err->offset = topic_offset(link, p);
+        err->what = "no room for another retained topic";
+    } else if ((p->publish.qos > 0 || keep) && store_full(s->store)) {
+        err->reason = MQTT_QUOTA_EXCEEDED;
+        err->what = "the server's disk is full";
+    } else {
+        return 0;
     }
-    if (payload_format_wrong(&p->props, p->publish.payload)) {
-        *why = "Payload Format Indicator 1, but the payload is not UTF-8";
-        return MQTT_PAYLOAD_FORMAT_INVALID;
-    }
-    int keep = p->publish.retain && p->publish.payload.n > 0;
-    if (keep && !topic_fits(s, p->publish.topic)) {
-        *why = "no room for another retained topic";
-        return MQTT_QUOTA_EXCEEDED;
-    }
-    if ((p->publish.qos > 0 || keep) && store_full(s->store)) {
-        *why = "the server's disk is full";
-        return MQTT_QUOTA_EXCEEDED;
-    }
-    return MQTT_SUCCESS;
+    return -1;
 }
 
 /* A message is not taken: PUBACK or PUBREC says why; at QoS 0 only the log
  * can, but for a wrong payload, which ends the connection. */
 static void publish_refuse(struct session_link *link,
-                           const struct mqtt_packet *p, uint8_t reason,
-                           const char *why)
+                           const struct mqtt_packet *p,
+                           const struct mqtt_error *err)
 {
-    struct session_server *s = link->server;
-    static const uint8_t answer[] = {0, MQTT_PUBACK, MQTT_PUBREC};
-    log_begin(s, link->session, link);
-    buf_text(&s->log, "PUBLISH on ");
-    name_add(&s->log, p->publish.topic);
-    log_end(s, " refused, 0x%02X: %s", (unsigned)reason, why);
-    if (p->publish.qos > 0)
-        link_ack(link, answer[p->publish.qos], p->publish.packet_id, reason,
-                 why);
-    else if (reason == MQTT_PAYLOAD_FORMAT_INVALID)
-        link_disconnect(link, reason, why, DETACH_LOST);
+    static const uint8_t answer[] = {MQTT_PUBLISH, MQTT_PUBACK, MQTT_PUBREC};
+    uint8_t qos = p->publish.qos;
+    char why[WHY_MAX];
+    if (qos == 0 && err->reason == MQTT_PAYLOAD_FORMAT_INVALID) {
+        link_fail(link, err);
+        return;
+    }
+    error_print(why, err);
+    log_refusal(link, answer[qos], err->reason, why);
+    log_end_name(link->server, p->publish.topic);
+    if (qos > 0)
+        link_ack(link, answer[qos], p->publish.packet_id, err->reason, why);
+}
+
+static void publish_note(struct session_link *link,
+                         const struct mqtt_packet *p)
+{
+    if (p->publish.topic.p[0] == '/')
+        note(link, HABIT_SLASH);
+    if (MQTT_HAS(&p->props, MQTT_MESSAGE_EXPIRY_INTERVAL) &&
+        p->props.message_expiry_interval == 0)
+        note(link, HABIT_MESSAGE_EXPIRY_0);
+    if (p->publish.retain && p->publish.payload.n == 0)
+        note(link, HABIT_RETAIN_EMPTY);
 }
 
 static size_t publish_route(struct session_link *link,
@@ -3738,11 +4056,11 @@ static size_t publish_route(struct session_link *link,
  * by PUBREC [MQTT-4.3.3-8]; both leave after the commit. */
 static void on_publish(struct session_link *link, struct mqtt_packet *p)
 {
-    struct session_server *s = link->server;
     struct session *session = link->session;
     uint8_t qos = p->publish.qos;
     uint16_t id = p->publish.packet_id;
-    const char *why = NULL;
+    uint8_t reason = MQTT_SUCCESS;
+    struct mqtt_error err;
     struct rx *rx = qos == 2 ? rx_find(session, id) : NULL;
     if (publish_alias(link, p) != 0 || publish_count(link, rx, qos) != 0)
         return;
@@ -3752,11 +4070,11 @@ static void on_publish(struct session_link *link, struct mqtt_packet *p)
         link_ack(link, MQTT_PUBREC, id, MQTT_SUCCESS, NULL);
         return;
     }
-    uint8_t reason = publish_refusal(s, p, &why);
-    if (reason != MQTT_SUCCESS) {
-        publish_refuse(link, p, reason, why);
+    if (publish_check(link, p, &err) != 0) {
+        publish_refuse(link, p, &err);
         return;
     }
+    publish_note(link, p);
     if (publish_route(link, p) == 0)
         reason = MQTT_NO_MATCHING_SUBSCRIBERS;
     if (qos == 1)
@@ -3764,9 +4082,38 @@ static void on_publish(struct session_link *link, struct mqtt_packet *p)
     if (qos == 2) {
         rx_add(session, id)->here = 1;
         link->publishing++;
-        session_note(s, "rx", session, id, STORE_NOW);
+        session_note(link->server, "rx", session, id, STORE_NOW);
         link_ack(link, MQTT_PUBREC, id, reason, NULL);
     }
+}
+
+/* A packet of an exchange that is not open: who answers a PUBLISH repeats its
+ * Packet Identifier [MQTT-2.2.1-5].  answer: the packet that says 0x92 to the
+ * client, or 0: none does. */
+static void link_unknown_id(struct session_link *link,
+                            const struct mqtt_packet *p, uint8_t answer)
+{
+    struct session_server *s = link->server;
+    struct mqtt_error err = {MQTT_PACKET_IDENTIFIER_NOT_FOUND, "MQTT-2.2.1-5",
+                             header_size(link),
+                             "no delivery that waits for this packet has its "
+                             "Packet Identifier"};
+    char why[WHY_MAX];
+    if (p->type == MQTT_PUBREL) {
+        err.statement = ""; /* a repeat of it is no error (3.7.2.1) */
+        err.what = "no QoS 2 message with this Packet Identifier is open; "
+                   "after a lost PUBCOMP that is no error (3.7.2.1)";
+    }
+    error_print(why, &err);
+    if (answer != 0) {
+        log_refusal(link, answer, err.reason, why);
+    } else {
+        log_begin(s, link->session, link);
+        log_add(s, "%s ignored: %s", mqtt_type_name(p->type), why);
+    }
+    log_end(s, ", Packet Identifier %u", (unsigned)p->packet_id);
+    if (answer != 0)
+        link_ack(link, answer, p->packet_id, err.reason, why);
 }
 
 /* PUBREL: the id is free, the exchange done [MQTT-4.3.3-11]
@@ -3777,9 +4124,7 @@ static void on_pubrel(struct session_link *link, const struct mqtt_packet *p)
     struct session *session = link->session;
     struct rx *rx = rx_find(session, p->packet_id);
     if (rx == NULL) {
-        link_ack(link, MQTT_PUBCOMP, p->packet_id,
-                 MQTT_PACKET_IDENTIFIER_NOT_FOUND,
-                 "no QoS 2 message with this Packet Identifier is open");
+        link_unknown_id(link, p, MQTT_PUBCOMP);
         return;
     }
     link->publishing -= rx->here;
@@ -3810,13 +4155,16 @@ static struct flight *flight_at(struct session_link *link, uint16_t packet_id,
     return r->qos == qos && r->stage >= from && r->stage <= to ? f : NULL;
 }
 
-static void log_unknown_id(struct session_link *link,
-                           const struct mqtt_packet *p)
+/* The client refuses a message: it is not sent again [MQTT-4.4.0-2]. */
+static void log_refused_by_client(struct session_link *link,
+                                  const struct mqtt_packet *p)
 {
-    log_begin(link->server, link->session, link);
-    log_end(link->server, "%s with Packet Identifier %u, which no open "
-                          "delivery has at that stage",
-            mqtt_type_name(p->type), (unsigned)p->packet_id);
+    struct session_server *s = link->server;
+    log_begin(s, link->session, link);
+    log_add(s, "the client refuses a message with %s 0x%02X %s [MQTT-4.4.0-2]",
+            mqtt_type_name(p->type), (unsigned)p->reason,
+            mqtt_reason_name(p->type, p->reason));
+    log_end(s, ", Packet Identifier %u", (unsigned)p->packet_id);
 }
 
 /* PUBACK, whatever its code, settles the message [MQTT-4.4.0-2]
@@ -3825,10 +4173,13 @@ static void on_puback(struct session_link *link, const struct mqtt_packet *p)
 {
     struct flight *f =
         flight_at(link, p->packet_id, 1, STAGE_SENT, STAGE_SENT);
-    if (f != NULL)
-        flight_end(link, f);
-    else
-        log_unknown_id(link, p);
+    if (f == NULL) {
+        link_unknown_id(link, p, 0);
+        return;
+    }
+    if (p->reason >= 0x80)
+        log_refused_by_client(link, p);
+    flight_end(link, f);
 }
 
 /* PUBREC: below 0x80 the message is with the client and PUBREL follows
@@ -3838,15 +4189,12 @@ static void on_pubrec(struct session_link *link, const struct mqtt_packet *p)
     struct flight *f =
         flight_at(link, p->packet_id, 2, STAGE_SENT, STAGE_RELEASED);
     if (f == NULL) {
-        log_unknown_id(link, p);
-        if (p->reason < 0x80)
-            link_ack(link, MQTT_PUBREL, p->packet_id,
-                     MQTT_PACKET_IDENTIFIER_NOT_FOUND,
-                     "no delivery with this Packet Identifier is open");
+        link_unknown_id(link, p, p->reason < 0x80 ? MQTT_PUBREL : 0);
         return;
     }
     struct receiver *r = entry_receiver(link->server, f->entry);
     if (p->reason >= 0x80) {
+        log_refused_by_client(link, p);
         flight_end(link, f);
         return;
     }
@@ -3870,39 +4218,74 @@ static void on_pubcomp(struct session_link *link, const struct mqtt_packet *p)
     if (f != NULL)
         flight_end(link, f);
     else
-        log_unknown_id(link, p);
+        link_unknown_id(link, p, 0);
 }
 
-/* Makes or replaces one subscription; returns its Reason Code
- * [MQTT-3.8.4-3] [MQTT-3.8.4-7]. */
+/* What a Topic Filter may be: 0, or -1: *err says what is wrong. */
+static int filter_parse(const struct session_link *link,
+                        struct mqtt_bytes whole, struct mqtt_bytes *filter,
+                        struct mqtt_error *err)
+{
+    struct mqtt_bytes share;
+    if (mqtt_topic_filter_parse(whole, &share, filter, err) == 0)
+        return 0;
+    err->offset += packet_offset(link, whole);
+    return -1;
+}
+
+/* One filter is refused: a line for each; why is the answer's Reason String,
+ * and tells of the first. */
+static void filter_refuse(struct session_link *link, uint8_t type,
+                          const struct mqtt_error *err,
+                          struct mqtt_bytes filter, char why[WHY_MAX])
+{
+    char this[WHY_MAX];
+    error_print(this, err);
+    log_refusal(link, type, err->reason, this);
+    log_end_name(link->server, filter);
+    if (why[0] == '\0')
+        memcpy(why, this, sizeof this);
+}
+
+static void subscribe_note(struct session_link *link,
+                           const struct mqtt_subscription *ask)
+{
+    uint8_t first = ask->filter.p[0];
+    if (first == '/')
+        note(link, HABIT_SLASH);
+    if (first == '#' || first == '+')
+        note(link, HABIT_WILDCARD_FIRST);
+    if (ask->qos == 0 && link->session->expiry > 0)
+        note(link, HABIT_QOS_0);
+}
+
+/* Makes or replaces one subscription; returns its Reason Code, and if that is
+ * a refusal *err [MQTT-3.8.4-3] [MQTT-3.8.4-7]. */
 static uint8_t subscribe_one(struct session_link *link,
                              const struct mqtt_subscription *ask, uint32_t id,
-                             const char **why)
+                             struct mqtt_error *err)
 {
     struct session_server *s = link->server;
-    struct mqtt_bytes share, filter;
-    struct mqtt_error err;
-    if (mqtt_topic_filter_parse(ask->filter, &share, &filter, &err) != 0) {
-        log_begin(s, link->session, link);
-        name_add(&s->log, ask->filter);
-        log_end(s, " refused: %s: %s", err.statement, err.what);
-        *why = err.statement;
-        return err.reason;
-    }
-    if (s->work - s->packet_work > WORK_PACKET) {
-        *why = "more than one SUBSCRIBE may ask for";
-        return MQTT_QUOTA_EXCEEDED;
-    }
+    struct mqtt_bytes filter;
+    if (filter_parse(link, ask->filter, &filter, err) != 0)
+        return err->reason;
     struct sub *sub = sub_find(s, link->session, ask->filter);
     int existed = sub != NULL;
-    if (!existed && !topic_fits(s, filter)) {
-        *why = "no room for another Topic Filter";
-        return MQTT_QUOTA_EXCEEDED;
+    err->reason = MQTT_SUCCESS;
+    err->statement = "";
+    err->offset = NO_BYTE;
+    if (s->work - s->packet_work > WORK_PACKET) {
+        err->reason = MQTT_QUOTA_EXCEEDED;
+        err->what = "more than one SUBSCRIBE may ask for";
+    } else if (!existed && !topic_fits(s, filter)) {
+        err->reason = MQTT_QUOTA_EXCEEDED;
+        err->what = "no room for another Topic Filter";
+    } else if (!existed && store_full(s->store)) {
+        err->reason = MQTT_QUOTA_EXCEEDED;
+        err->what = "the server's disk is full";
     }
-    if (!existed && store_full(s->store)) {
-        *why = "the server's disk is full";
-        return MQTT_QUOTA_EXCEEDED;
-    }
+    if (err->reason != MQTT_SUCCESS)
+        return err->reason;
     size_t nodes = s->topics.count;
     if (!existed)
         sub = sub_new(s, link->session, ask->filter);
@@ -3913,6 +4296,9 @@ static uint8_t subscribe_one(struct session_link *link,
     sub->retain_handling = ask->retain_handling;
     sub->id = id;
     sub_write(s, sub, WRITE_NEW, STORE_NOW);
+    subscribe_note(link, ask);
+    if (sub->share != NULL)
+        note(link, HABIT_SHARED);
     if (retained_wanted(sub, existed)) { /* [MQTT-3.8.4-4] */
         retained_send_all(s, sub);
         sys_ask(s, sub);
@@ -3933,7 +4319,7 @@ static void link_answer_list(struct session_link *link, uint8_t type,
     p.packet_id = packet_id;
     p.list.p = codes->p;
     p.list.n = codes->n;
-    if (why != NULL && link->problem_information) {
+    if (why[0] != '\0' && link->problem_information) {
         p.props.has = (uint64_t)1 << MQTT_REASON_STRING;
         p.props.reason_string = bytes_literal(why);
     }
@@ -3941,7 +4327,7 @@ static void link_answer_list(struct session_link *link, uint8_t type,
         link->server->figures.refused[codes->p[i]] += codes->p[i] >= 0x80;
     /* it cannot be left out, and it cannot be sent [MQTT-3.1.2-24] */
     if (!link_send(link, &p))
-        link_disconnect(link, MQTT_PACKET_TOO_LARGE,
+        link_disconnect(link, MQTT_PACKET_TOO_LARGE, "MQTT-3.1.2-24",
                         "the answer is larger than the client's Maximum "
                         "Packet Size",
                         DETACH_LOST);
@@ -3953,13 +4339,16 @@ static void on_subscribe(struct session_link *link,
     struct mqtt_bytes rest = p->list;
     struct mqtt_subscription ask;
     struct buf codes = {0};
-    const char *why = NULL;
+    struct mqtt_error err;
+    char why[WHY_MAX] = "";
     uint32_t id = 0;
     if (MQTT_HAS(&p->props, MQTT_SUBSCRIPTION_IDENTIFIER))
         id = p->props.subscription_identifier;
     while (mqtt_subscribe_next(&rest, &ask)) {
-        uint8_t code = subscribe_one(link, &ask, id, &why);
+        uint8_t code = subscribe_one(link, &ask, id, &err);
         buf_add(&codes, &code, 1);
+        if (code >= 0x80)
+            filter_refuse(link, MQTT_SUBACK, &err, ask.filter, why);
     }
     link_answer_list(link, MQTT_SUBACK, p->packet_id, &codes, why);
     sys_answer(link);
@@ -3969,15 +4358,13 @@ static void on_subscribe(struct session_link *link,
 /* Removes a subscription whose filter is the same in every character
  * [MQTT-3.10.4-1]; what is queued stays queued [MQTT-3.10.4-3]. */
 static uint8_t unsubscribe_one(struct session_link *link,
-                               struct mqtt_bytes filter, const char **why)
+                               struct mqtt_bytes filter,
+                               struct mqtt_error *err)
 {
     struct session_server *s = link->server;
-    struct mqtt_bytes share, rest;
-    struct mqtt_error err;
-    if (mqtt_topic_filter_parse(filter, &share, &rest, &err) != 0) {
-        *why = err.statement;
-        return err.reason;
-    }
+    struct mqtt_bytes rest;
+    if (filter_parse(link, filter, &rest, err) != 0)
+        return err->reason;
     struct sub *sub = sub_find(s, link->session, filter);
     if (sub == NULL)
         return MQTT_NO_SUBSCRIPTION_EXISTED;
@@ -3998,10 +4385,13 @@ static void on_unsubscribe(struct session_link *link,
 {
     struct mqtt_bytes rest = p->list, filter;
     struct buf codes = {0};
-    const char *why = NULL;
+    struct mqtt_error err;
+    char why[WHY_MAX] = "";
     while (mqtt_unsubscribe_next(&rest, &filter)) {
-        uint8_t code = unsubscribe_one(link, filter, &why);
+        uint8_t code = unsubscribe_one(link, filter, &err);
         buf_add(&codes, &code, 1);
+        if (code >= 0x80)
+            filter_refuse(link, MQTT_UNSUBACK, &err, filter, why);
     }
     link_answer_list(link, MQTT_UNSUBACK, p->packet_id, &codes, why);
     buf_free(&codes);
@@ -4019,6 +4409,8 @@ static void on_disconnect(struct session_link *link,
         uint32_t expiry = p->props.session_expiry_interval;
         if (link->expiry_zero && expiry > 0) {
             link_fail_at(link, MQTT_PROTOCOL_ERROR, "",
+                         property_offset(link, &p->props,
+                                         MQTT_SESSION_EXPIRY_INTERVAL),
                          "Session Expiry Interval raised from 0 in DISCONNECT "
                          "(3.14.2.2.2)");
             return;
@@ -4026,8 +4418,20 @@ static void on_disconnect(struct session_link *link,
         session->expiry = expiry < s->opt.expiry_max ? expiry
                                                      : s->opt.expiry_max;
     }
-    link_finish(link, p->reason == MQTT_NORMAL_DISCONNECTION ? DETACH_CLEAN
-                                                             : DETACH_LOST);
+    enum detach how = p->reason == MQTT_NORMAL_DISCONNECTION ? DETACH_CLEAN
+                                                             : DETACH_LOST;
+    if (p->reason == MQTT_DISCONNECT_WITH_WILL && session->will.body.p == NULL)
+        note(link, HABIT_NO_WILL);
+    log_begin(s, session, link);
+    log_add(s, "left with DISCONNECT 0x%02X %s", (unsigned)p->reason,
+            mqtt_reason_name(MQTT_DISCONNECT, p->reason));
+    if (MQTT_HAS(&p->props, MQTT_REASON_STRING)) {
+        buf_text(&s->log, " ");
+        name_add(&s->log, p->props.reason_string);
+    }
+    log_fate(s, session, how);
+    log_end(s, "");
+    link_finish(link, how);
 }
 
 /* ======================================================================== */
@@ -4074,26 +4478,18 @@ static void link_packet(struct session_link *link, struct mqtt_packet *p)
         on_disconnect(link, p);
         break;
     case MQTT_AUTH:
-        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-4.12.0-7",
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-4.12.0-7", 0,
                      "AUTH, but CONNECT named no Authentication Method");
         break;
     case MQTT_CONNECT:
-        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-3.1.0-2",
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "MQTT-3.1.0-2", 0,
                      "a second CONNECT on one connection");
         break;
     default: /* the codec lets no packet through that only servers send */
-        link_fail_at(link, MQTT_PROTOCOL_ERROR, "",
+        link_fail_at(link, MQTT_PROTOCOL_ERROR, "", 0,
                      "a packet that only a server sends");
         break;
     }
-}
-
-/* Closes a connection that has not brought a CONNECT, without an answer. */
-static void link_close_silently(struct session_link *link, const char *why)
-{
-    log_begin(link->server, NULL, link);
-    log_end(link->server, "closed: %s", why);
-    link_finish(link, DETACH_LOST);
 }
 
 /* The first bytes of a connection: CONNECT it must be [MQTT-3.1.0-1].  1 =
@@ -4109,16 +4505,20 @@ static int link_greet(struct session_link *link)
         "a CONNECT of MQTT 3.1 or 3.1.1, answered in its own way: 20 02 00 01"};
     if (link->in.p[0] >> 4 != MQTT_CONNECT) {
         trace_fault(link, &stranger, link->in.n);
-        link_close_silently(link, "the first packet is not CONNECT "
-                                  "[MQTT-3.1.0-1]");
+        link_close_silently(link, stranger.statement, stranger.offset,
+                            stranger.what);
         return 1;
     }
     if (mqtt_connect_version(link->in.p, link->in.n) == 3) {
         trace_fault(link, &old, link->in.n);
         buf_add(&link->out, old_refusal, sizeof old_refusal);
         link->server->out_bytes += sizeof old_refusal;
-        link_close_silently(link, "an MQTT 3.1 or 3.1.1 client; this server "
-                                  "speaks MQTT 5.0 [MQTT-3.1.2-2]");
+        /* the version stands behind the name and its length */
+        size_t name = header_size(link);
+        link_close_silently(link, old.statement,
+                            name + 2 + link->in.p[name + 1],
+                            "an MQTT 3.1 or 3.1.1 client; this server speaks "
+                            "MQTT 5.0");
         return 1;
     }
     return 0;
@@ -4242,17 +4642,29 @@ static void link_timer(struct session_link *link)
 {
     struct session_server *s = link->server;
     if (link->state == LINK_NEW) {
-        link_close_silently(link, "no CONNECT in time");
+        link_close_silently(link, "", NO_BYTE, "no CONNECT in time (3.1.4)");
         return;
     }
     if (link->heard + link->silence > s->now) {
         timer_set(s, &link->timer, link->heard + link->silence);
         return;
     }
-    link_disconnect(link, MQTT_KEEP_ALIVE_TIMEOUT,
-                    "MQTT-3.1.2-22: no packet within one and a half times the "
-                    "Keep Alive",
+    link_disconnect(link, MQTT_KEEP_ALIVE_TIMEOUT, "MQTT-3.1.2-22",
+                    "no packet within one and a half times the Keep Alive",
                     DETACH_LOST);
+}
+
+static void session_expire(struct session_server *s, struct session *session)
+{
+    char why[80];
+    snprintf(why, sizeof why,
+             ": its Session Expiry Interval of %lu s passed [MQTT-4.1.0-2]",
+             (unsigned long)session->expiry);
+    s->figures.expired++;
+    /* a will that goes out with its session must not come twice
+     * [MQTT-3.1.2-10] */
+    session_end(s, session,
+                session->will.body.p != NULL ? STORE_NOW : STORE_LATER, why);
 }
 
 static void timer_fire(struct session_server *s, struct timer *t)
@@ -4263,16 +4675,14 @@ static void timer_fire(struct session_server *s, struct timer *t)
         link_timer(OWNER(struct session_link, timer, t));
         break;
     case TIMER_EXPIRY:
-        /* a will that goes out with its session must not come twice
-         * [MQTT-3.1.2-10] */
-        session = OWNER(struct session, expire, t);
-        s->figures.expired++;
-        session_end(s, session,
-                    session->will.body.p != NULL ? STORE_NOW : STORE_LATER,
-                    "the Session Expiry Interval passed [MQTT-4.1.0-2]");
+        session_expire(s, OWNER(struct session, expire, t));
         break;
     case TIMER_WILL:
         session = OWNER(struct session, will_timer, t);
+        log_begin(s, session, NULL);
+        log_end(s, "its will is published: its Will Delay Interval of %lu s "
+                   "passed [MQTT-3.1.2-8]",
+                (unsigned long)session->will.delay);
         will_publish(s, session);
         session_write(s, session, WRITE_NEW, STORE_NOW);
         break;
@@ -4593,7 +5003,7 @@ static void replay_session_end(struct session_server *s, struct replay *r,
     map_put(&r->sessions, session->id, 0);
     session->durable = 0;
     session->expiry = 0;
-    session_end(s, session, STORE_LATER, "");
+    session_end(s, session, STORE_LATER, NULL);
 }
 
 static int replay_session_record(struct session_server *s, struct replay *r)
@@ -5265,10 +5675,11 @@ void session_server_stop(struct session_server *s, uint64_t now)
     server_clock(s, now);
     for (struct session_link *link = s->links; link; link = link->next) {
         if (link->state == LINK_OPEN)
-            link_disconnect(link, MQTT_SERVER_SHUTTING_DOWN,
+            link_disconnect(link, MQTT_SERVER_SHUTTING_DOWN, "",
                             "the server is shutting down", DETACH_LOST);
         else if (link->state == LINK_NEW)
-            link_finish(link, DETACH_LOST);
+            link_close_silently(link, "", NO_BYTE,
+                                "the server is shutting down");
     }
 }
 
@@ -5293,23 +5704,6 @@ uint64_t session_server_due(const struct session_server *s)
     if (s->dirty_n > 0 || s->held != NULL)
         return 0;
     return s->sys.due != 0 && s->sys.due < due ? s->sys.due : due;
-}
-
-/* The Topic Name that ends at this node. */
-static struct text topic_name(const struct topic *t)
-{
-    size_t n = 0;
-    for (const struct topic *up = t; up->parent != NULL; up = up->parent)
-        n += up->n + 1;
-    struct text name = {mem_new(n + 1), n - 1};
-    for (; t->parent != NULL; t = t->parent) {
-        n -= t->n + 1;
-        if (t->n > 0)
-            memcpy(name.p + n, t->level, t->n);
-        if (n > 0)
-            name.p[n - 1] = '/';
-    }
-    return name;
 }
 
 static void checkpoint_message(struct session_server *s, struct message *m)
@@ -5417,8 +5811,17 @@ void session_link_lost(struct session_link *link, uint64_t now)
     server_clock(s, now);
     while (link->held && link_take(link)) /* what came before the end counts */
         continue;
-    if (link->state != LINK_DONE)
+    if (link->state != LINK_DONE) {
+        log_begin(s, link->session, link);
+        log_add(s, "the connection was lost %s",
+                link->state == LINK_NEW ? "before CONNECT"
+                                        : "without DISCONNECT");
+        if (link->in.n > 0)
+            log_add(s, ", within a packet");
+        log_fate(s, link->session, DETACH_LOST);
+        log_end(s, "");
         link_finish(link, DETACH_LOST);
+    }
     link_free(link);
 }
 
