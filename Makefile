@@ -5,6 +5,7 @@
 #   make conformance  every numbered statement, against this or any broker
 #   make badpeer      that suite against brokers that answer nonsense
 #   make mutants      that each of its tests can fail
+#   make names        that each refusal names the right statement
 #   make interop      the walkthrough on real clients (mosquitto, paho, npm)
 #   make crash        10 million disks that a crash may leave
 #   make bites        that the test of those notices each missing sync
@@ -275,6 +276,11 @@ badpeer: build/badpeer build/conformance
 # PART=3/10 takes a tenth of them.
 mutants: build/conformance
 	CC="$(CC)" tests/mutants/run $${PART:+-p "$$PART"}
+
+# Each statement number in a string of mqtt.c and session.c, swapped for
+# another one, which a test must notice.
+names:
+	CC="$(CC)" tests/mutants/why
 
 interop: holdfast
 	tests/interop/run.sh

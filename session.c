@@ -1094,7 +1094,7 @@ static const char *const habit_words[HABITS] = {
                          "session ends [MQTT-3.1.2-8]",
     [HABIT_PACKET_SMALL] = "a Maximum Packet Size below 256 bytes: Reason "
                            "Strings may not fit, and larger messages are "
-                           "discarded [MQTT-3.1.2-25]",
+                           "not sent [MQTT-3.1.2-25]",
     [HABIT_RESPONSE_INFORMATION] = "Response Information was asked for: this "
                                    "server has none to give (3.1.2.11.6)",
     [HABIT_SLASH] = "a topic or filter that begins with /: its first level is "

@@ -135,9 +135,9 @@ void session_audit_close(struct session_audit *audit);
 
 /* ---- what is going on --------------------------------------------------- */
 
-/* Lines for stderr (refusals, drops, expiries) and, with options.trace, for
- * stdout (one per packet).  Each ends with a newline; the caller takes them
- * out. */
+/* Lines for stderr (who connects and leaves, refusals, drops, expiries, notes
+ * on habits) and, with options.trace, for stdout (one per packet).  Each ends
+ * with a newline; the caller takes them out. */
 struct buf *session_log(struct session_server *server);
 struct buf *session_trace(struct session_server *server);
 

@@ -385,7 +385,8 @@ static void test_mqtt_3_1_2_29_no_problem_information(void **state)
               "whole last level of a filter (byte 8), \"a#\""));
 }
 
-/* Each filter that is refused has its line; the Reason String is the first's. */
+/* Each filter that is refused has its line; the Reason String is the first
+ * one's. */
 static void test_filters_refused(void **state)
 {
     struct bench *t = (struct bench *)*state;
@@ -781,7 +782,7 @@ static const struct habit habits[] = {
           "[MQTT-3.1.2-8]")},
     {"c0 id=m ka=9 mps=255", NULL,
      NOTE("a Maximum Packet Size below 256 bytes: Reason Strings may not fit, "
-          "and larger messages are discarded [MQTT-3.1.2-25]")},
+          "and larger messages are not sent [MQTT-3.1.2-25]")},
     {"c0 id=m ka=9 rri=1", NULL,
      NOTE("Response Information was asked for: this server has none to give "
           "(3.1.2.11.6)")},
