@@ -42,7 +42,7 @@ HEADERS = include/annotate.h include/audit.h include/buf.h \
 # A test links only the module it tests and what that module stands on.
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
-	build/test_sys build/test_trace build/test_why \
+	build/test_sys build/test_trace build/test_why build/test_marks \
 	build/test_tools build/test_annotate build/test_broker \
 	build/test_audit build/test_inspect build/test_crash build/test_clean \
 	build/test_fail build/test_damage build/test_model
@@ -135,6 +135,8 @@ build/test_inspect: tests/test_inspect.c $(SERVER)
 
 build/test_trace: tests/test_trace.c $(SERVER)
 	$(LINK_TEST) tests/test_trace.c $(SERVER) $(CMOCKA_LIBS)
+build/test_marks: tests/test_marks.c $(SERVER)
+	$(LINK_TEST) tests/test_marks.c $(SERVER) $(CMOCKA_LIBS)
 
 build/test_why: tests/test_why.c $(SERVER)
 	$(LINK_TEST) tests/test_why.c $(SERVER) $(CMOCKA_LIBS)

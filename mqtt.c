@@ -1864,6 +1864,27 @@ int mqtt_connect_version(const uint8_t *p, size_t n)
     return 0;
 }
 
+/* 3.1.2 and 3.1.3.1: reads past what stands before it, without a judgement;
+ * only of version 5 is it known where that ends. */
+struct mqtt_bytes mqtt_connect_client_id(const uint8_t *p, size_t n)
+{
+    struct mqtt_bytes none = {NULL, 0};
+    struct mqtt_error ignored;
+    struct reader r = {p, 1, n, MQTT_CONNECT, MQTT_FROM_CLIENT, 0, &ignored};
+
+    if (n == 0 || p[0] >> 4 != MQTT_CONNECT)
+        return none;
+    reader_varint(&r, &property_length_field); /* Remaining Length */
+    reader_binary(&r, &protocol_field);
+    if (reader_number(&r, 1, &version_field) != 5)
+        return none;
+    reader_number(&r, 1, &connect_flags_field);
+    reader_number(&r, 2, &keep_alive_field);
+    size_t properties = reader_varint(&r, &property_length_field);
+    reader_take(&r, properties, r.at, &property_length_field);
+    return reader_binary(&r, &client_id_field);
+}
+
 /* ---------------------------------------------------------------------------
  * 10. Names and text
  *

@@ -14,7 +14,7 @@
  *     6  topic tree           15  shared deliveries  23  replay: records
  *     7  subscriptions        16  wills              24  replay: the whole
  *     8  records              17  sessions           25  public functions
- *     9  deliveries                                  26  audit
+ *     9  deliveries           17a marks              26  audit
  *                                                     27  inspect
  *
  * Who points at whom
@@ -275,12 +275,15 @@ struct flight {
     uint16_t packet_id;
     uint8_t here; /* sent on this connection: takes a place in the window */
     struct entry entry;
+    uint32_t order; /* with here: of its QoS the how-manieth it was sent */
 };
 
 /* A Packet Identifier of a QoS 2 PUBLISH received and not released. */
 struct rx {
     uint16_t packet_id;
     uint8_t here; /* counts against our Receive Maximum on this connection */
+    uint32_t order; /* in which the PUBRECs were sent, rising over the
+                       session's connections; 0 = before the last restart */
 };
 
 struct will {
@@ -316,11 +319,27 @@ struct session {
     uint16_t packet_id; /* the last one given to a delivery */
     struct rx *rx;      /* by rising packet id */
     uint32_t rx_n, rx_cap;
+    uint32_t rx_order; /* the last order that an rx was given */
     uint64_t mark;  /* the routing that last came by */
     uint32_t match; /* and its entry there */
 };
 
 enum link_state { LINK_NEW, LINK_OPEN, LINK_DONE };
+
+#define FRESH_MAX 32 /* identifiers that a link remembers so */
+
+/* A Packet Identifier whose answer has not left yet. */
+struct fresh {
+    uint16_t packet_id;
+    uint8_t type; /* the mqtt_type it came in */
+};
+
+/* Packets that the client must answer in the order it got them. */
+struct in_turn {
+    uint32_t sent;     /* how many it got on this connection */
+    uint32_t answered; /* how many of them it answered */
+    uint32_t last;     /* the latest of those, counted from 1 */
+};
 
 struct session_link {
     struct session_server *server;
@@ -352,6 +371,17 @@ struct session_link {
     uint16_t *resend; /* ids of the PUBLISHes to repeat, in their order */
     uint32_t resend_n, resend_at;
     uint64_t sys_owed; /* the round of $SYS topics that tells it all values */
+
+    /* What the client's own conduct is judged by (section 17a). */
+    struct client *client; /* its marks; NULL = they are not kept (any more) */
+    uint8_t resumed;    /* CONNACK said Session Present 1 */
+    uint8_t overruled;  /* CONNACK had a Server Keep Alive */
+    uint8_t fresh_n;    /* of fresh, and */
+    struct fresh fresh[FRESH_MAX]; /* what came since output last left */
+    struct in_turn publishes[2]; /* deliveries at QoS 1, at QoS 2 */
+    struct in_turn pubrecs;      /* those that ask for PUBREL */
+    uint32_t rx_base;   /* the session's rx_order when the link opened */
+    uint32_t repeated;  /* order of the QoS 2 PUBLISH last repeated */
 };
 
 /* A subscription that the message being routed matches. */
@@ -433,6 +463,8 @@ struct session_server {
     uint64_t untraced; /* packets that this turn's trace had no room for */
     struct session_figures figures;
     struct sys sys;
+    struct table marked; /* clients with marks, by Client Identifier */
+    struct client *heard_last, *heard_first; /* the ends of their list */
 };
 
 /* A message on its way in: from a client or a will. */
@@ -1903,8 +1935,8 @@ static struct flight *flight_find(const struct session *session,
     return &session->flights[i];
 }
 
-static void flight_add(struct session *session, struct entry e,
-                       uint16_t packet_id, uint8_t here)
+static struct flight *flight_add(struct session *session, struct entry e,
+                                 uint16_t packet_id, uint8_t here)
 {
     session->flights = array_room(session->flights, session->flight_n,
                                   &session->flight_cap,
@@ -1916,6 +1948,7 @@ static void flight_add(struct session *session, struct entry e,
     f->packet_id = packet_id;
     f->here = here;
     session->flight_n++;
+    return f;
 }
 
 static void flight_del(struct session *session, struct flight *f)
@@ -2372,7 +2405,8 @@ static int queue_send(struct session_server *s, struct session *session)
      * goes out again under this id only [MQTT-4.4.0-1]. */
     r->stage = STAGE_SENT;
     delivery_note(s, "send", r, STORE_NOW);
-    flight_add(session, e, r->packet_id, 1);
+    flight_add(session, e, r->packet_id, 1)->order =
+        ++link->publishes[r->qos - 1].sent;
     link->flying++;
     return 0;
 }
@@ -2397,6 +2431,7 @@ static int resend_next(struct session_server *s, struct session *session)
             delivery_end(s, e, STORE_LATER);
         } else {
             f->here = 1;
+            f->order = ++link->publishes[entry_receiver(s, e)->qos - 1].sent;
             link->flying++;
         }
     }
@@ -3421,6 +3456,7 @@ static struct rx *rx_add(struct session *session, uint16_t packet_id)
     memmove(rx + 1, rx, (session->rx_n - i) * sizeof *rx);
     rx->packet_id = packet_id;
     rx->here = 0;
+    rx->order = 0;
     session->rx_n++;
     return rx;
 }
@@ -3430,6 +3466,1009 @@ static void rx_del(struct session *session, struct rx *rx)
     uint32_t i = (uint32_t)(rx - session->rx);
     session->rx_n--;
     memmove(rx, rx + 1, (session->rx_n - i) * sizeof *rx);
+}
+
+/* ======================================================================== */
+/* 17a  marks: the client's side of the standard                            */
+/* ======================================================================== */
+/*
+ * Each packet of an accepted client is held against the statements that bind
+ * clients, before its handler acts on it.  What decides whether a statement
+ * is in the table is whether a server can see it kept or broken for certain;
+ * tests/test_marks.c says of every other one why it is not here.  "Kept" is
+ * counted only where a packet came by the rule, "broken" only where no other
+ * reading is left.
+ *
+ * A record belongs to the server, and while its client is connected it and
+ * the link point at each other.  Nothing here changes what the server does.
+ */
+
+/* How late a packet may come before the client is blamed: the network and
+ * this server's own turns cost time too. */
+#define KEEP_ALIVE_GRACE 1000 /* ms */
+
+/* The rows of the table.  MARK_a_b_c_d is the statement MQTT-a.b.c-d. */
+enum mark {
+    MARK_NONE,
+    MARK_1_5_4_1, MARK_1_5_4_2, MARK_1_5_5_1, MARK_1_5_7_1, MARK_2_1_3_1,
+    MARK_2_2_1_3, MARK_2_2_1_5, MARK_2_2_2_1, MARK_3_1_0_1, MARK_3_1_2_1,
+    MARK_3_1_2_9, MARK_3_1_2_11, MARK_3_1_2_12, MARK_3_1_2_13, MARK_3_1_2_16,
+    MARK_3_1_2_17, MARK_3_1_2_18, MARK_3_1_2_19, MARK_3_1_2_20, MARK_3_1_2_21,
+    MARK_3_1_3_3, MARK_3_1_3_4, MARK_3_1_3_11, MARK_3_1_3_12, MARK_3_2_2_15,
+    MARK_3_2_2_17, MARK_3_2_2_18, MARK_3_2_2_21, MARK_3_3_1_1, MARK_3_3_1_2,
+    MARK_3_3_1_4, MARK_3_3_2_1, MARK_3_3_2_2, MARK_3_3_2_7, MARK_3_3_2_8,
+    MARK_3_3_2_9, MARK_3_3_2_10, MARK_3_3_2_13, MARK_3_3_2_14, MARK_3_3_2_19,
+    MARK_3_3_4_1, MARK_3_3_4_6, MARK_3_3_4_7, MARK_3_4_2_1, MARK_3_5_2_1,
+    MARK_3_6_1_1, MARK_3_6_2_1, MARK_3_7_2_1, MARK_3_8_1_1, MARK_3_8_3_1,
+    MARK_3_8_3_2, MARK_3_8_3_4, MARK_3_10_1_1, MARK_3_10_3_1, MARK_3_10_3_2,
+    MARK_3_14_1_1, MARK_3_14_2_1, MARK_3_14_4_1, MARK_3_15_1_1, MARK_3_15_2_1,
+    MARK_4_3_1_1, MARK_4_3_2_1, MARK_4_3_2_2, MARK_4_3_2_4, MARK_4_3_3_1,
+    MARK_4_3_3_2, MARK_4_3_3_4, MARK_4_3_3_8, MARK_4_3_3_11, MARK_4_4_0_1,
+    MARK_4_5_0_2, MARK_4_6_0_1, MARK_4_6_0_2, MARK_4_6_0_3, MARK_4_6_0_4,
+    MARK_4_7_0_1, MARK_4_7_1_1, MARK_4_7_1_2, MARK_4_7_3_1, MARK_4_7_3_2,
+    MARK_4_8_2_1, MARK_4_8_2_2, MARK_4_9_0_2, MARK_4_9_0_3, MARK_4_12_0_7,
+    MARKS
+};
+
+static const struct {
+    const char *statement;
+    const char *asks; /* of the client */
+    enum mark also;   /* another statement that says the same, or more
+                         generally; it is kept and broken along */
+} mark_rows[MARKS] = {
+    [MARK_1_5_4_1] = {"MQTT-1.5.4-1", "Strings are well-formed UTF-8", 0},
+    [MARK_1_5_4_2] = {"MQTT-1.5.4-2", "No string holds U+0000", 0},
+    [MARK_1_5_5_1] = {"MQTT-1.5.5-1",
+                      "Variable Byte Integers are in their shortest form", 0},
+    [MARK_1_5_7_1] = {"MQTT-1.5.7-1",
+                      "Names and values of User Properties are good strings",
+                      0},
+    [MARK_2_1_3_1] = {"MQTT-2.1.3-1",
+                      "Reserved flags of the fixed header keep their value", 0},
+    [MARK_2_2_1_3] = {"MQTT-2.2.1-3",
+                      "A new PUBLISH, SUBSCRIBE or UNSUBSCRIBE takes a Packet "
+                      "Identifier that is not in use, and not 0",
+                      0},
+    [MARK_2_2_1_5] = {"MQTT-2.2.1-5",
+                      "An answer has the Packet Identifier of its PUBLISH", 0},
+    [MARK_2_2_2_1] = {"MQTT-2.2.2-1",
+                      "Where there are no properties a length of 0 says so", 0},
+    [MARK_3_1_0_1] = {"MQTT-3.1.0-1", "The first packet is CONNECT", 0},
+    [MARK_3_1_2_1] = {"MQTT-3.1.2-1", "The Protocol Name is MQTT", 0},
+    [MARK_3_1_2_9] = {"MQTT-3.1.2-9",
+                      "Will Flag 1: properties, topic and payload of the will "
+                      "are there",
+                      0},
+    [MARK_3_1_2_11] = {"MQTT-3.1.2-11", "Will Flag 0: Will QoS is 0", 0},
+    [MARK_3_1_2_12] = {"MQTT-3.1.2-12", "Will Flag 1: Will QoS is not 3", 0},
+    [MARK_3_1_2_13] = {"MQTT-3.1.2-13", "Will Flag 0: Will Retain is 0", 0},
+    [MARK_3_1_2_16] = {"MQTT-3.1.2-16",
+                       "User Name Flag 0: there is no User Name", 0},
+    [MARK_3_1_2_17] = {"MQTT-3.1.2-17",
+                       "User Name Flag 1: there is a User Name", 0},
+    [MARK_3_1_2_18] = {"MQTT-3.1.2-18", "Password Flag 0: there is no Password",
+                       0},
+    [MARK_3_1_2_19] = {"MQTT-3.1.2-19", "Password Flag 1: there is a Password",
+                       0},
+    [MARK_3_1_2_20] = {"MQTT-3.1.2-20",
+                       "With nothing else to send, PINGREQ comes within the "
+                       "Keep Alive",
+                       0},
+    [MARK_3_1_2_21] = {"MQTT-3.1.2-21",
+                       "The Server Keep Alive counts, not the client's own",
+                       MARK_3_2_2_21},
+    [MARK_3_1_3_3] = {"MQTT-3.1.3-3", "CONNECT holds a Client Identifier", 0},
+    [MARK_3_1_3_4] = {"MQTT-3.1.3-4", "The Client Identifier is UTF-8",
+                      MARK_1_5_4_1},
+    [MARK_3_1_3_11] = {"MQTT-3.1.3-11", "The Will Topic is UTF-8",
+                       MARK_1_5_4_1},
+    [MARK_3_1_3_12] = {"MQTT-3.1.3-12", "The User Name is UTF-8", MARK_1_5_4_1},
+    [MARK_3_2_2_15] = {"MQTT-3.2.2-15",
+                       "No packet is over the server's Maximum Packet Size", 0},
+    [MARK_3_2_2_17] = {"MQTT-3.2.2-17",
+                       "No Topic Alias is over the server's Topic Alias "
+                       "Maximum",
+                       MARK_3_3_2_9},
+    [MARK_3_2_2_18] = {"MQTT-3.2.2-18",
+                       "No Topic Alias is used where the server takes none", 0},
+    [MARK_3_2_2_21] = {"MQTT-3.2.2-21",
+                       "The Server Keep Alive of CONNACK is used", 0},
+    [MARK_3_3_1_1] = {"MQTT-3.3.1-1", "A PUBLISH sent again has DUP 1", 0},
+    [MARK_3_3_1_2] = {"MQTT-3.3.1-2", "At QoS 0, DUP is 0", MARK_4_3_1_1},
+    [MARK_3_3_1_4] = {"MQTT-3.3.1-4", "The QoS of a PUBLISH is not 3", 0},
+    [MARK_3_3_2_1] = {"MQTT-3.3.2-1",
+                      "PUBLISH begins with the Topic Name, in UTF-8", 0},
+    [MARK_3_3_2_2] = {"MQTT-3.3.2-2",
+                      "The topic of a PUBLISH holds no wildcard", MARK_4_7_0_1},
+    [MARK_3_3_2_7] = {"MQTT-3.3.2-7",
+                      "A Topic Alias is set on the connection that uses it", 0},
+    [MARK_3_3_2_8] = {"MQTT-3.3.2-8", "A Topic Alias is not 0", 0},
+    [MARK_3_3_2_9] = {"MQTT-3.3.2-9",
+                      "No Topic Alias is over the maximum in CONNACK", 0},
+    [MARK_3_3_2_10] = {"MQTT-3.3.2-10",
+                       "Each Topic Alias up to the client's own maximum is "
+                       "taken",
+                       0},
+    [MARK_3_3_2_13] = {"MQTT-3.3.2-13", "The Response Topic is UTF-8",
+                       MARK_1_5_4_1},
+    [MARK_3_3_2_14] = {"MQTT-3.3.2-14", "The Response Topic holds no wildcard",
+                       0},
+    [MARK_3_3_2_19] = {"MQTT-3.3.2-19", "The Content Type is UTF-8",
+                       MARK_1_5_4_1},
+    [MARK_3_3_4_1] = {"MQTT-3.3.4-1",
+                      "QoS 1 is answered by PUBACK, QoS 2 by PUBREC", 0},
+    [MARK_3_3_4_6] = {"MQTT-3.3.4-6",
+                      "A PUBLISH to the server has no Subscription Identifier",
+                      0},
+    [MARK_3_3_4_7] = {"MQTT-3.3.4-7",
+                      "No more QoS 1 and 2 messages are open than the server's "
+                      "Receive Maximum",
+                      MARK_4_9_0_2},
+    [MARK_3_4_2_1] = {"MQTT-3.4.2-1", "PUBACK has one of its Reason Codes", 0},
+    [MARK_3_5_2_1] = {"MQTT-3.5.2-1", "PUBREC has one of its Reason Codes", 0},
+    [MARK_3_6_1_1] = {"MQTT-3.6.1-1", "The flags of PUBREL are 0010", 0},
+    [MARK_3_6_2_1] = {"MQTT-3.6.2-1", "PUBREL has one of its Reason Codes", 0},
+    [MARK_3_7_2_1] = {"MQTT-3.7.2-1", "PUBCOMP has one of its Reason Codes", 0},
+    [MARK_3_8_1_1] = {"MQTT-3.8.1-1", "The flags of SUBSCRIBE are 0010", 0},
+    [MARK_3_8_3_1] = {"MQTT-3.8.3-1", "Topic Filters to subscribe to are UTF-8",
+                      MARK_1_5_4_1},
+    [MARK_3_8_3_2] = {"MQTT-3.8.3-2",
+                      "SUBSCRIBE has a Topic Filter with its options", 0},
+    [MARK_3_8_3_4] = {"MQTT-3.8.3-4",
+                      "No Local is not set on a Shared Subscription", 0},
+    [MARK_3_10_1_1] = {"MQTT-3.10.1-1", "The flags of UNSUBSCRIBE are 0010", 0},
+    [MARK_3_10_3_1] = {"MQTT-3.10.3-1",
+                       "Topic Filters to unsubscribe from are UTF-8",
+                       MARK_1_5_4_1},
+    [MARK_3_10_3_2] = {"MQTT-3.10.3-2", "UNSUBSCRIBE has a Topic Filter", 0},
+    [MARK_3_14_1_1] = {"MQTT-3.14.1-1", "The flags of DISCONNECT are 0", 0},
+    [MARK_3_14_2_1] = {"MQTT-3.14.2-1",
+                       "DISCONNECT has one of its Reason Codes", 0},
+    [MARK_3_14_4_1] = {"MQTT-3.14.4-1", "Nothing comes after DISCONNECT", 0},
+    [MARK_3_15_1_1] = {"MQTT-3.15.1-1", "The flags of AUTH are 0", 0},
+    [MARK_3_15_2_1] = {"MQTT-3.15.2-1", "AUTH has one of its Reason Codes", 0},
+    [MARK_4_3_1_1] = {"MQTT-4.3.1-1", "A PUBLISH of QoS 0 has DUP 0", 0},
+    [MARK_4_3_2_1] = {"MQTT-4.3.2-1",
+                      "A new QoS 1 message takes an unused Packet Identifier",
+                      0},
+    [MARK_4_3_2_2] = {"MQTT-4.3.2-2", "A new QoS 1 message has DUP 0", 0},
+    [MARK_4_3_2_4] = {"MQTT-4.3.2-4",
+                      "A QoS 1 message is answered by PUBACK, with its Packet "
+                      "Identifier",
+                      0},
+    [MARK_4_3_3_1] = {"MQTT-4.3.3-1",
+                      "A new QoS 2 message takes an unused Packet Identifier",
+                      0},
+    [MARK_4_3_3_2] = {"MQTT-4.3.3-2", "A new QoS 2 message has DUP 0", 0},
+    [MARK_4_3_3_4] = {"MQTT-4.3.3-4",
+                      "PUBREL answers a PUBREC below 0x80, with its Packet "
+                      "Identifier",
+                      0},
+    [MARK_4_3_3_8] = {"MQTT-4.3.3-8",
+                      "A QoS 2 message is answered by PUBREC, with its Packet "
+                      "Identifier",
+                      0},
+    [MARK_4_3_3_11] = {"MQTT-4.3.3-11",
+                       "PUBCOMP answers a PUBREL, with its Packet Identifier",
+                       0},
+    [MARK_4_4_0_1] = {"MQTT-4.4.0-1",
+                      "PUBLISH and PUBREL are repeated when a session is "
+                      "resumed, and at no other time",
+                      0},
+    [MARK_4_5_0_2] = {"MQTT-4.5.0-2",
+                      "Each message is acknowledged, wanted or not", 0},
+    [MARK_4_6_0_1] = {"MQTT-4.6.0-1",
+                      "Messages are repeated in the order they were first sent",
+                      0},
+    [MARK_4_6_0_2] = {"MQTT-4.6.0-2",
+                      "PUBACKs come in the order of their PUBLISHes", 0},
+    [MARK_4_6_0_3] = {"MQTT-4.6.0-3",
+                      "PUBRECs come in the order of their PUBLISHes", 0},
+    [MARK_4_6_0_4] = {"MQTT-4.6.0-4",
+                      "PUBRELs come in the order of their PUBRECs", 0},
+    [MARK_4_7_0_1] = {"MQTT-4.7.0-1", "A Topic Name holds no wildcard", 0},
+    [MARK_4_7_1_1] = {"MQTT-4.7.1-1", "# is the whole last level of a filter",
+                      0},
+    [MARK_4_7_1_2] = {"MQTT-4.7.1-2", "+ is a whole level of a filter", 0},
+    [MARK_4_7_3_1] = {"MQTT-4.7.3-1", "Topic Names and filters are not empty",
+                      0},
+    [MARK_4_7_3_2] = {"MQTT-4.7.3-2", "Topic Names and filters hold no U+0000",
+                      MARK_1_5_4_2},
+    [MARK_4_8_2_1] = {"MQTT-4.8.2-1",
+                      "A shared filter has a ShareName of one character or "
+                      "more",
+                      0},
+    [MARK_4_8_2_2] = {"MQTT-4.8.2-2",
+                      "A ShareName holds no wildcard, and a filter follows it",
+                      0},
+    [MARK_4_9_0_2] = {"MQTT-4.9.0-2",
+                      "With its send quota used up a client sends no more QoS "
+                      "1 and 2 messages",
+                      0},
+    [MARK_4_9_0_3] = {"MQTT-4.9.0-3",
+                      "With its send quota used up a client still answers", 0},
+    [MARK_4_12_0_7] = {"MQTT-4.12.0-7",
+                       "No AUTH without an Authentication Method in CONNECT",
+                       0},
+};
+
+/* One client's marks, over all its connections. */
+struct client {
+    struct node node;           /* by Client Identifier */
+    struct client *next, *prev; /* heard after, heard before this one */
+    struct session_link *link;  /* NULL = not connected */
+    struct text name;           /* Client Identifier */
+    uint64_t first, last;       /* when it was heard, ms */
+    uint64_t connections, packets;
+    struct {
+        uint32_t kept, broken;         /* since the record began */
+        uint32_t kept_now, broken_now; /* on this connection */
+        char *how; /* of the last time it was broken; NULL = never */
+    } marks[MARKS];
+};
+
+static struct client *client_find(const struct session_server *s,
+                                  struct mqtt_bytes name)
+{
+    uint64_t hash = hash_bytes(s, name);
+    struct node *n = table_first(&s->marked, hash);
+    for (; n != NULL; n = node_with(n->next, hash)) {
+        struct client *c = OWNER(struct client, node, n);
+        if (bytes_same(bytes_of(&c->name), name))
+            return c;
+    }
+    return NULL;
+}
+
+static void client_unlink(struct session_server *s, struct client *c)
+{
+    if (c->prev != NULL)
+        c->prev->next = c->next;
+    else
+        s->heard_first = c->next;
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+    else
+        s->heard_last = c->prev;
+}
+
+/* Puts it at the end of those heard last. */
+static void client_push(struct session_server *s, struct client *c)
+{
+    c->next = NULL;
+    c->prev = s->heard_last;
+    if (c->prev != NULL)
+        c->prev->next = c;
+    else
+        s->heard_first = c;
+    s->heard_last = c;
+    c->last = s->now;
+}
+
+static void client_free(struct session_server *s, struct client *c)
+{
+    client_unlink(s, c);
+    table_del(&s->marked, &c->node);
+    if (c->link != NULL)
+        c->link->client = NULL;
+    for (int m = 0; m < MARKS; m++)
+        free(c->marks[m].how);
+    text_free(&c->name);
+    free(c);
+}
+
+/* The client's record, or a new one.  Who was heard longest ago makes room,
+ * and if it is connected gets its next record with its next CONNECT: were it
+ * with its next packet, more than CLIENT_MARKS_MAX clients that talk in turn
+ * would push each other out with every packet. */
+static struct client *client_take(struct session_server *s,
+                                  struct mqtt_bytes name)
+{
+    struct client *c = client_find(s, name);
+    if (c != NULL) {
+        client_unlink(s, c);
+        client_push(s, c);
+        return c;
+    }
+    if (s->marked.count >= CLIENT_MARKS_MAX)
+        client_free(s, s->heard_first);
+    c = mem_new(sizeof *c);
+    c->name = text_copy(name);
+    c->first = s->now;
+    table_add(&s->marked, &c->node, hash_bytes(s, name));
+    client_push(s, c);
+    return c;
+}
+
+static void marks_free(struct session_server *s)
+{
+    while (s->heard_first != NULL)
+        client_free(s, s->heard_first);
+    free(s->marked.bucket);
+}
+
+static void mark_keep(struct session_link *link, enum mark m)
+{
+    for (; m != MARK_NONE; m = mark_rows[m].also) {
+        link->client->marks[m].kept += link->client->marks[m].kept < UINT32_MAX;
+        link->client->marks[m].kept_now = 1;
+    }
+}
+
+static void mark_keep_all(struct session_link *link, const enum mark *m)
+{
+    for (; *m != MARK_NONE; m++)
+        mark_keep(link, *m);
+}
+
+/* Counts a statement as broken, now or on a connection that was refused, and
+ * remembers how, as plain ASCII. */
+static void client_break(struct client *c, enum mark m, int now,
+                         const char *how)
+{
+    for (; m != MARK_NONE; m = mark_rows[m].also) {
+        size_t size = 160;
+        c->marks[m].broken += c->marks[m].broken < UINT32_MAX;
+        c->marks[m].broken_now += now && c->marks[m].broken_now < UINT32_MAX;
+        if (c->marks[m].how == NULL)
+            c->marks[m].how = mem_new(size);
+        snprintf(c->marks[m].how, size, "%s", how);
+    }
+}
+
+static void mark_break(struct session_link *link, enum mark m,
+                       const char *format, ...)
+{
+    char how[160];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(how, sizeof how, format, args);
+    va_end(args);
+    client_break(link->client, m, 1, how);
+}
+
+/* The row of a statement, or MARK_NONE. */
+static enum mark mark_find(const char *statement)
+{
+    for (int m = MARK_NONE + 1; m < MARKS; m++)
+        if (strcmp(mark_rows[m].statement, statement) == 0)
+            return (enum mark)m;
+    return MARK_NONE;
+}
+
+/* A packet broke a rule that ends its connection.  A CONNECT that failed
+ * counts for the client it names, if it names one. */
+static void marks_fail(struct session_link *link, const struct mqtt_error *err)
+{
+    struct client *c = link->client;
+    enum mark m = mark_find(err->statement);
+    struct mqtt_error words = *err;
+    char how[WHY_MAX];
+    if (m == MARK_NONE)
+        return;
+    if (link->state == LINK_NEW && m != MARK_3_2_2_15) {
+        struct mqtt_bytes name = mqtt_connect_client_id(link->in.p, link->in.n);
+        if (name.n > 0 && mqtt_utf8_check(name.p, name.n) == name.n)
+            c = client_take(link->server, name);
+    }
+    words.statement = "";
+    error_print(how, &words);
+    if (c != NULL)
+        client_break(c, m, link->client != NULL, how);
+}
+
+/* ---- CONNECT */
+
+static void marks_user_properties(struct session_link *link,
+                                  const struct mqtt_properties *props)
+{
+    if (MQTT_HAS(props, MQTT_USER_PROPERTY))
+        mark_keep(link, MARK_1_5_7_1);
+}
+
+/* Of PUBLISH and of a will. */
+static void marks_message(struct session_link *link,
+                          const struct mqtt_properties *props)
+{
+    marks_user_properties(link, props);
+    if (MQTT_HAS(props, MQTT_CONTENT_TYPE))
+        mark_keep(link, MARK_3_3_2_19);
+    if (MQTT_HAS(props, MQTT_RESPONSE_TOPIC)) {
+        mark_keep(link, MARK_3_3_2_13);
+        mark_keep(link, MARK_3_3_2_14);
+    }
+}
+
+static void marks_connect(struct session_link *link,
+                          const struct mqtt_packet *p)
+{
+    static const enum mark always[] = {MARK_1_5_4_2, MARK_1_5_5_1, MARK_2_1_3_1,
+                                       MARK_2_2_2_1, MARK_3_1_0_1, MARK_3_1_2_1,
+                                       MARK_3_1_3_3, MARK_3_1_3_4, MARK_NONE};
+    static const enum mark with_will[] = {
+        MARK_3_1_2_9, MARK_3_1_2_12, MARK_3_1_3_11, MARK_4_7_0_1,
+        MARK_4_7_3_1, MARK_4_7_3_2,  MARK_NONE};
+    static const enum mark without[] = {MARK_3_1_2_11, MARK_3_1_2_13,
+                                        MARK_NONE};
+    const struct mqtt_connect *c = &p->connect;
+    mark_keep_all(link, always);
+    mark_keep_all(link, c->will_flag ? with_will : without);
+    mark_keep(link, c->has_user_name ? MARK_3_1_2_17 : MARK_3_1_2_16);
+    mark_keep(link, c->has_password ? MARK_3_1_2_19 : MARK_3_1_2_18);
+    if (c->has_user_name)
+        mark_keep(link, MARK_3_1_3_12);
+    marks_user_properties(link, &p->props);
+    if (c->will_flag)
+        marks_message(link, &c->will_props);
+}
+
+/* The client was accepted: its session is the link's by now. */
+static void marks_open(struct session_link *link, const struct mqtt_packet *p,
+                       int present)
+{
+    struct session_server *s = link->server;
+    struct client *c = client_take(s, bytes_of(&link->session->client));
+    link->client = c;
+    link->resumed = present != 0;
+    link->overruled = link->silence != (uint64_t)p->connect.keep_alive * 1500;
+    link->rx_base = link->session->rx_order;
+    c->link = link;
+    c->connections++;
+    c->packets++;
+    for (int m = 0; m < MARKS; m++)
+        c->marks[m].kept_now = c->marks[m].broken_now = 0;
+    marks_connect(link, p);
+}
+
+/* ---- Packet Identifiers, order */
+
+/* Did this identifier come on this connection while nothing left it?  Then
+ * the client cannot have seen an answer.  The type it came in, or 0. */
+static uint8_t fresh_type(const struct session_link *link, uint16_t id)
+{
+    for (uint8_t i = 0; i < link->fresh_n; i++)
+        if (link->fresh[i].packet_id == id)
+            return link->fresh[i].type;
+    return 0;
+}
+
+static void fresh_add(struct session_link *link, uint16_t id, uint8_t type)
+{
+    if (link->fresh_n < FRESH_MAX) {
+        link->fresh[link->fresh_n].packet_id = id;
+        link->fresh[link->fresh_n++].type = type;
+    }
+}
+
+/* The `at`-th packet is answered.  In order is the one behind the last, if
+ * all before are answered; that shows only while a later one is open.  One
+ * beyond it overtakes an open one.  What was overtaken comes late, and was
+ * counted then. */
+static void marks_in_turn(struct session_link *link, struct in_turn *turn,
+                          uint32_t at, enum mark m, const struct mqtt_packet *p)
+{
+    if (at == turn->answered + 1 && turn->last == turn->answered) {
+        if (at < turn->sent)
+            mark_keep(link, m);
+    } else if (at > turn->last) {
+        mark_break(link, m,
+                   "%s with Packet Identifier %u came before that of an "
+                   "earlier one",
+                   mqtt_type_name(p->type), (unsigned)p->packet_id);
+    }
+    turn->answered++;
+    if (at > turn->last)
+        turn->last = at;
+}
+
+/* ---- what the client publishes */
+
+/* A QoS 2 message with an identifier that is not released. */
+static void marks_repeat(struct session_link *link,
+                         const struct mqtt_publish *m, struct rx *rx)
+{
+    unsigned id = m->packet_id;
+    if (rx->here && m->dup) {
+        mark_break(link, MARK_4_4_0_1,
+                   "PUBLISH with Packet Identifier %u was repeated on one "
+                   "connection",
+                   id);
+        return;
+    }
+    if (rx->here) {
+        static const char how[] = "PUBLISH of QoS 2, DUP 0, with Packet "
+                                  "Identifier %u, which is not released";
+        mark_break(link, MARK_2_2_1_3, how, id);
+        mark_break(link, MARK_4_3_3_1, how, id);
+        return;
+    }
+    if (!m->dup) {
+        mark_break(link, MARK_3_3_1_1,
+                   "PUBLISH with Packet Identifier %u, which an earlier "
+                   "connection left open, has DUP 0 (or is another message: "
+                   "MQTT-2.2.1-3)",
+                   id);
+    } else {
+        mark_keep(link, MARK_3_3_1_1);
+        mark_keep(link, MARK_4_4_0_1);
+        if (rx->order != 0 && link->repeated > rx->order)
+            mark_break(link, MARK_4_6_0_1,
+                       "PUBLISH with Packet Identifier %u was repeated after "
+                       "one that was first sent later",
+                       id);
+        else if (rx->order != 0 && link->repeated != 0)
+            mark_keep(link, MARK_4_6_0_1);
+        link->repeated = rx->order;
+    }
+    rx->order = ++link->session->rx_order; /* PUBREC is sent again */
+}
+
+/* Any other QoS 1 or 2 message. */
+static void marks_new(struct session_link *link, const struct mqtt_publish *m)
+{
+    unsigned id = m->packet_id;
+    uint8_t fresh = fresh_type(link, m->packet_id);
+    enum mark unused = m->qos == 1 ? MARK_4_3_2_1 : MARK_4_3_3_1;
+    enum mark first = m->qos == 1 ? MARK_4_3_2_2 : MARK_4_3_3_2;
+    if (fresh == MQTT_PUBLISH && m->dup) {
+        mark_break(link, MARK_4_4_0_1,
+                   "PUBLISH with Packet Identifier %u was repeated on one "
+                   "connection",
+                   id);
+    } else if (fresh != 0 || rx_find(link->session, m->packet_id) != NULL) {
+        static const char how[] =
+            "PUBLISH with Packet Identifier %u, which is in use";
+        mark_break(link, MARK_2_2_1_3, how, id);
+        mark_break(link, unused, how, id);
+    } else if (m->dup && !link->resumed) {
+        mark_break(link, first,
+                   "PUBLISH with DUP 1 and Packet Identifier %u, which is not "
+                   "open; the session began with this connection",
+                   id);
+    } else if (m->dup) {
+        mark_keep(link, MARK_3_3_1_1);
+    } else if (link->fresh_n < FRESH_MAX) { /* else it is not known */
+        mark_keep(link, MARK_2_2_1_3);
+        mark_keep(link, unused);
+        mark_keep(link, first);
+    }
+}
+
+static void marks_alias(struct session_link *link, const struct mqtt_packet *p)
+{
+    uint16_t alias = p->props.topic_alias, max = link->server->opt.alias_max;
+    if (!MQTT_HAS(&p->props, MQTT_TOPIC_ALIAS)) {
+        if (max == 0)
+            mark_keep(link, MARK_3_2_2_18);
+        return;
+    }
+    mark_keep(link, MARK_3_3_2_8);
+    if (alias > max)
+        return;
+    mark_keep(link, MARK_3_2_2_17);
+    if (p->publish.topic.n == 0 && link->alias_in != NULL &&
+        link->alias_in[alias].n > 0)
+        mark_keep(link, MARK_3_3_2_7);
+}
+
+static void marks_publish(struct session_link *link,
+                          const struct mqtt_packet *p)
+{
+    static const enum mark always[] = {MARK_2_2_2_1, MARK_3_3_1_4, MARK_3_3_4_6,
+                                       MARK_NONE};
+    static const enum mark with_topic[] = {MARK_1_5_4_1, MARK_3_3_2_1,
+                                           MARK_3_3_2_2, MARK_4_7_3_1,
+                                           MARK_4_7_3_2, MARK_NONE};
+    const struct mqtt_publish *m = &p->publish;
+    mark_keep_all(link, always);
+    if (m->topic.n > 0)
+        mark_keep_all(link, with_topic);
+    marks_message(link, &p->props);
+    marks_alias(link, p);
+    if (m->qos == 0) {
+        mark_keep(link, MARK_3_3_1_2);
+        return;
+    }
+    struct rx *rx = m->qos == 2 ? rx_find(link->session, m->packet_id) : NULL;
+    if (link->publishing + link->burst < link->server->opt.receive_max)
+        mark_keep(link, MARK_3_3_4_7);
+    if (rx != NULL)
+        marks_repeat(link, m, rx);
+    else
+        marks_new(link, m);
+    fresh_add(link, m->packet_id, MQTT_PUBLISH);
+}
+
+/* A PUBREL that nothing waits for may be a repeated one, if the session was
+ * resumed: the client has missed our PUBCOMP. */
+static void marks_pubrel(struct session_link *link, const struct mqtt_packet *p)
+{
+    const struct rx *rx = rx_find(link->session, p->packet_id);
+    unsigned id = p->packet_id;
+    mark_keep(link, MARK_3_6_1_1);
+    mark_keep(link, MARK_3_6_2_1);
+    if (rx == NULL && !link->resumed) {
+        mark_break(link, MARK_4_3_3_4,
+                   "PUBREL with Packet Identifier %u, of which no PUBREC "
+                   "below 0x80 is unanswered",
+                   id);
+    } else if (rx != NULL && fresh_type(link, p->packet_id) == MQTT_PUBLISH) {
+        mark_break(link, MARK_4_3_3_4,
+                   "PUBREL with Packet Identifier %u before PUBREC was sent",
+                   id);
+    } else if (rx != NULL) {
+        mark_keep(link, MARK_2_2_1_5);
+        mark_keep(link, rx->here ? MARK_4_3_3_4 : MARK_4_4_0_1);
+    }
+    if (rx != NULL && rx->here) {
+        link->pubrecs.sent = link->session->rx_order - link->rx_base;
+        marks_in_turn(link, &link->pubrecs, rx->order - link->rx_base,
+                      MARK_4_6_0_4, p);
+    }
+    fresh_add(link, p->packet_id, MQTT_PUBREL);
+}
+
+/* ---- what the client answers */
+
+/* PUBACK or PUBREC for an open delivery. */
+static void marks_answer(struct session_link *link, const struct mqtt_packet *p,
+                         const struct flight *f, const struct receiver *r)
+{
+    static const enum mark acked[] = {MARK_4_3_2_4, MARK_4_3_3_8};
+    static const enum mark ordered[] = {MARK_4_6_0_2, MARK_4_6_0_3};
+    uint8_t right = r->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC;
+    if (p->type != right) {
+        static const char how[] =
+            "%s for a delivery of QoS %u, Packet Identifier %u";
+        const char *name = mqtt_type_name(p->type);
+        unsigned id = p->packet_id;
+        mark_break(link, MARK_3_3_4_1, how, name, (unsigned)r->qos, id);
+        mark_break(link, acked[r->qos - 1], how, name, (unsigned)r->qos, id);
+        return;
+    }
+    if (r->stage != STAGE_SENT)
+        return; /* another PUBREC: no statement forbids it */
+    mark_keep(link, MARK_2_2_1_5);
+    mark_keep(link, MARK_3_3_4_1);
+    mark_keep(link, MARK_4_5_0_2);
+    mark_keep(link, acked[r->qos - 1]);
+    if (f->here)
+        marks_in_turn(link, &link->publishes[r->qos - 1], f->order,
+                      ordered[r->qos - 1], p);
+}
+
+/* PUBACK, PUBREC, PUBCOMP.  One with an unknown identifier is not judged in a
+ * resumed session, where it may be about an earlier connection; nor a PUBCOMP,
+ * which may answer our PUBREL 0x92. */
+static void marks_ack(struct session_link *link, const struct mqtt_packet *p)
+{
+    const struct flight *f = flight_find(link->session, p->packet_id);
+    const struct receiver *r =
+        f == NULL ? NULL : entry_receiver(link->server, f->entry);
+    mark_keep(link, MARK_2_1_3_1);
+    mark_keep(link, p->type == MQTT_PUBACK   ? MARK_3_4_2_1
+                    : p->type == MQTT_PUBREC ? MARK_3_5_2_1
+                                             : MARK_3_7_2_1);
+    if (link->publishing >= link->server->opt.receive_max)
+        mark_keep(link, MARK_4_9_0_3);
+    if (r != NULL && p->type != MQTT_PUBCOMP) {
+        marks_answer(link, p, f, r);
+    } else if (r != NULL && r->stage == STAGE_RELEASED) {
+        mark_keep(link, MARK_2_2_1_5);
+        mark_keep(link, MARK_4_3_3_11);
+    } else if (r != NULL && r->qos == 2) {
+        mark_break(link, MARK_4_3_3_11,
+                   "PUBCOMP with Packet Identifier %u before PUBREL was sent",
+                   (unsigned)p->packet_id);
+    } else if (p->type != MQTT_PUBCOMP && !link->resumed) {
+        mark_break(link, MARK_2_2_1_5,
+                   "%s with Packet Identifier %u, which no open delivery has",
+                   mqtt_type_name(p->type), (unsigned)p->packet_id);
+    }
+}
+
+/* ---- requests and ends */
+
+static void marks_filter(struct session_link *link, struct mqtt_bytes whole)
+{
+    struct mqtt_bytes share, filter;
+    struct mqtt_error err;
+    if (mqtt_topic_filter_parse(whole, &share, &filter, &err) != 0) {
+        enum mark m = mark_find(err.statement);
+        if (m != MARK_NONE)
+            mark_break(link, m, "%s (byte %lu of the filter)", err.what,
+                       (unsigned long)err.offset);
+        return;
+    }
+    mark_keep(link, MARK_4_7_3_1);
+    mark_keep(link, MARK_4_7_3_2);
+    if (memchr(filter.p, '#', filter.n) != NULL)
+        mark_keep(link, MARK_4_7_1_1);
+    if (memchr(filter.p, '+', filter.n) != NULL)
+        mark_keep(link, MARK_4_7_1_2);
+    if (share.n > 0) {
+        mark_keep(link, MARK_4_8_2_1);
+        mark_keep(link, MARK_4_8_2_2);
+    }
+}
+
+static void marks_filters(struct session_link *link,
+                          const struct mqtt_packet *p)
+{
+    struct mqtt_bytes rest = p->list;
+    struct mqtt_subscription ask;
+    if (p->type == MQTT_UNSUBSCRIBE) {
+        while (mqtt_unsubscribe_next(&rest, &ask.filter))
+            marks_filter(link, ask.filter);
+        return;
+    }
+    while (mqtt_subscribe_next(&rest, &ask)) {
+        marks_filter(link, ask.filter);
+        if (ask.filter.n >= 7 && memcmp(ask.filter.p, "$share/", 7) == 0)
+            mark_keep(link, MARK_3_8_3_4);
+    }
+}
+
+/* SUBSCRIBE and UNSUBSCRIBE. */
+static void marks_request(struct session_link *link,
+                          const struct mqtt_packet *p)
+{
+    static const enum mark subscribe[] = {
+        MARK_2_2_2_1, MARK_3_8_1_1, MARK_3_8_3_1, MARK_3_8_3_2, MARK_NONE};
+    static const enum mark unsubscribe[] = {
+        MARK_2_2_2_1, MARK_3_10_1_1, MARK_3_10_3_1, MARK_3_10_3_2, MARK_NONE};
+    mark_keep_all(link, p->type == MQTT_SUBSCRIBE ? subscribe : unsubscribe);
+    marks_filters(link, p);
+    if (fresh_type(link, p->packet_id) != 0 ||
+        rx_find(link->session, p->packet_id) != NULL)
+        mark_break(link, MARK_2_2_1_3,
+                   "%s with Packet Identifier %u, which is in use",
+                   mqtt_type_name(p->type), (unsigned)p->packet_id);
+    else if (link->fresh_n < FRESH_MAX)
+        mark_keep(link, MARK_2_2_1_3);
+    fresh_add(link, p->packet_id, p->type);
+}
+
+/* DISCONNECT of so many bytes, which stands in front of link->in.  Only what
+ * was read along with it can be seen: the link is closed after it. */
+static void marks_disconnect(struct session_link *link,
+                             const struct mqtt_packet *p, size_t size)
+{
+    mark_keep(link, MARK_3_14_1_1);
+    mark_keep(link, MARK_3_14_2_1);
+    if (link->in.n > size)
+        mark_break(link, MARK_3_14_4_1, "%lu bytes after DISCONNECT",
+                   (unsigned long)(link->in.n - size));
+    else
+        mark_keep(link, MARK_3_14_4_1);
+    int aliased = 0;
+    for (uint16_t i = 1; i <= link->alias_out_n; i++)
+        aliased |= link->alias_out[i].n > 0;
+    if (aliased && p->reason == MQTT_TOPIC_ALIAS_INVALID)
+        mark_break(link, MARK_3_3_2_10,
+                   "DISCONNECT 0x94, though no alias was above the client's "
+                   "Topic Alias Maximum");
+    else if (aliased)
+        mark_keep(link, MARK_3_3_2_10);
+}
+
+static void marks_by_type(struct session_link *link,
+                          const struct mqtt_packet *p, size_t size)
+{
+    switch (p->type) {
+    case MQTT_PUBLISH:
+        marks_publish(link, p);
+        break;
+    case MQTT_PUBREL:
+        marks_pubrel(link, p);
+        break;
+    case MQTT_PUBACK:
+    case MQTT_PUBREC:
+    case MQTT_PUBCOMP:
+        marks_ack(link, p);
+        break;
+    case MQTT_SUBSCRIBE:
+    case MQTT_UNSUBSCRIBE:
+        marks_request(link, p);
+        break;
+    case MQTT_DISCONNECT:
+        marks_disconnect(link, p, size);
+        break;
+    case MQTT_AUTH:
+        mark_keep(link, MARK_3_15_1_1);
+        mark_keep(link, MARK_3_15_2_1);
+        break;
+    case MQTT_PINGREQ:
+        mark_keep(link, MARK_2_1_3_1);
+        break;
+    default: /* a second CONNECT breaks what binds the server only */
+        break;
+    }
+}
+
+/* A packet that the codec accepts, before its handler; the state is what the
+ * client left it in. */
+static void marks_packet(struct session_link *link, const struct mqtt_packet *p,
+                         size_t size)
+{
+    struct session_server *s = link->server;
+    if (link->client == NULL)
+        return;
+    client_unlink(s, link->client);
+    client_push(s, link->client);
+    link->client->packets++;
+    mark_keep(link, MARK_1_5_5_1);
+    mark_keep(link, MARK_3_2_2_15);
+    if (MQTT_HAS(&p->props, MQTT_REASON_STRING))
+        mark_keep(link, MARK_1_5_4_1);
+    if (p->type != MQTT_PUBLISH && p->type != MQTT_CONNECT)
+        marks_user_properties(link, &p->props);
+    marks_by_type(link, p, size);
+}
+
+/* ---- Keep Alive */
+
+/* A packet is there: how long was there none?  While the server does not
+ * listen, link->heard moves on, so that this is the client's own silence. */
+static void marks_silence(struct session_link *link)
+{
+    uint64_t silent = link->server->now - link->heard;
+    uint64_t allowed = link->silence / 3 * 2; /* ms */
+    enum mark m = link->overruled ? MARK_3_1_2_21 : MARK_3_1_2_20;
+    if (link->client == NULL || link->silence == 0)
+        return;
+    if (silent > allowed + KEEP_ALIVE_GRACE)
+        mark_break(link, m,
+                   "%llu ms between two packets as they came in here, Keep "
+                   "Alive %llu s",
+                   (unsigned long long)silent,
+                   (unsigned long long)allowed / 1000);
+    else if (silent <= allowed && link->in.p[0] >> 4 == MQTT_PINGREQ)
+        mark_keep(link, m);
+}
+
+/* No packet came at all. */
+static void marks_timeout(struct session_link *link)
+{
+    if (link->client != NULL)
+        mark_break(link, link->overruled ? MARK_3_1_2_21 : MARK_3_1_2_20,
+                   "no packet for %llu ms, Keep Alive %llu s, unless the "
+                   "network failed",
+                   (unsigned long long)(link->server->now - link->heard),
+                   (unsigned long long)link->silence / 1500);
+}
+
+/* ---- the end of a connection */
+
+/* The name as it stands in the address of a page; a long one is left out. */
+static void address_add(struct buf *b, struct mqtt_bytes name)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
+                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    char hex[8];
+    if (name.n > 100)
+        return;
+    buf_text(b, "; see /clients/");
+    for (size_t i = 0; i < name.n; i++) {
+        uint8_t c = name.p[i];
+        if (memchr(plain, c, sizeof plain - 1) != NULL) {
+            buf_add(b, &c, 1);
+        } else {
+            snprintf(hex, sizeof hex, "%%%02X", c);
+            buf_text(b, hex);
+        }
+    }
+}
+
+/* Adds the statements that were broken on this connection. */
+static void marks_list(struct buf *b, const struct client *c)
+{
+    char times[40];
+    const char *before = ": ";
+    for (int m = MARK_NONE + 1; m < MARKS; m++) {
+        unsigned long n = c->marks[m].broken_now;
+        if (n == 0)
+            continue;
+        buf_text(b, before);
+        buf_text(b, mark_rows[m].statement);
+        snprintf(times, sizeof times, " (%lu times)", n);
+        buf_text(b, n > 1 ? times : "");
+        before = ", ";
+    }
+    address_add(b, bytes_of(&c->name));
+}
+
+/* Says how the client kept its side on this connection. */
+static void marks_tell(struct session_link *link)
+{
+    struct session_server *s = link->server;
+    const struct client *c = link->client;
+    unsigned kept = 0, broken = 0;
+    for (int m = MARK_NONE + 1; m < MARKS; m++) {
+        broken += c->marks[m].broken_now > 0;
+        kept += c->marks[m].kept_now > 0 && c->marks[m].broken_now == 0;
+    }
+    log_begin(s, link->session, link);
+    if (broken == 0) {
+        log_end(s,
+                "kept all %u statements of the client's side that it came "
+                "by",
+                kept);
+        return;
+    }
+    log_add(s, "kept %u statements of the client's side, broke %u", kept,
+            broken);
+    marks_list(&s->log, c);
+    log_end(s, "");
+}
+
+/* The link is done with; it still has its session. */
+static void marks_close(struct session_link *link)
+{
+    if (link->client == NULL)
+        return;
+    if (link->client->marks[MARK_4_12_0_7].broken_now == 0)
+        mark_keep(link, MARK_4_12_0_7);
+    marks_tell(link);
+    link->client->link = NULL;
+    link->client = NULL;
+}
+
+/* ---- for onlookers (inspect.h) */
+
+static void client_show(const struct client *c, struct inspect_client *out)
+{
+    memset(out, 0, sizeof *out);
+    out->client = bytes_of(&c->name);
+    out->first = c->first;
+    out->last = c->last;
+    out->connections = c->connections;
+    out->packets = c->packets;
+    out->online = c->link != NULL;
+    for (int m = MARK_NONE + 1; m < MARKS; m++) {
+        out->broken += c->marks[m].broken > 0;
+        out->kept += c->marks[m].kept > 0 && c->marks[m].broken == 0;
+    }
+}
+
+int inspect_client(const struct session_server *s, struct mqtt_bytes client,
+                   struct inspect_client *out)
+{
+    const struct client *c = client_find(s, client);
+    if (c != NULL)
+        client_show(c, out);
+    return c != NULL;
+}
+
+size_t inspect_marks(const struct session_server *s, struct mqtt_bytes client,
+                     struct inspect_mark rows[INSPECT_MARKS])
+{
+    const struct client *c = client_find(s, client);
+    size_t n = 0;
+    for (int m = MARK_NONE + 1; c != NULL && m < MARKS; m++) {
+        if (c->marks[m].kept == 0 && c->marks[m].broken == 0)
+            continue;
+        rows[n].statement = mark_rows[m].statement;
+        rows[n].asks = mark_rows[m].asks;
+        rows[n].kept = c->marks[m].kept;
+        rows[n].broken = c->marks[m].broken;
+        rows[n++].how = c->marks[m].how != NULL ? c->marks[m].how : "";
+    }
+    return n;
+}
+
+size_t inspect_clients(const struct session_server *s, size_t skip,
+                       struct inspect_client *rows, size_t limit,
+                       uint64_t *matched)
+{
+    const struct client *c = s->heard_last;
+    size_t n = 0;
+    *matched = s->marked.count;
+    for (; c != NULL && skip > 0; skip--)
+        c = c->prev;
+    for (; c != NULL && n < limit; c = c->prev)
+        client_show(c, &rows[n++]);
+    return n;
 }
 
 /* ======================================================================== */
@@ -3443,6 +4482,7 @@ static void link_finish(struct session_link *link, enum detach how)
     struct session_server *s = link->server;
     link->state = LINK_DONE;
     timer_stop(s, &link->timer);
+    marks_close(link);
     if (link->session != NULL)
         session_detach(s, link->session, how);
 }
@@ -3496,6 +4536,7 @@ static void link_fail(struct session_link *link, const struct mqtt_error *err)
     /* What breaks the form of CONNECT and no statement of its own. */
     if (link->state == LINK_NEW && err->statement[0] == '\0')
         named.statement = "MQTT-3.1.4-1";
+    marks_fail(link, err);
     link_end(link, link->state == LINK_OPEN ? MQTT_DISCONNECT : MQTT_CONNACK,
              &named, DETACH_LOST);
 }
@@ -3886,6 +4927,7 @@ static void on_connect(struct session_link *link, const struct mqtt_packet *p)
                                                        : s->next_brief++,
                               client);
     session_attach(link, session, p);
+    marks_open(link, p, present);
     if (!connect_answer(link, p, present)) {
         link_close_silently(link, "MQTT-3.1.2-24", NO_BYTE,
                             "CONNACK is larger than the client's Maximum "
@@ -4080,7 +5122,9 @@ static void on_publish(struct session_link *link, struct mqtt_packet *p)
     if (qos == 1)
         link_ack(link, MQTT_PUBACK, id, reason, NULL);
     if (qos == 2) {
-        rx_add(session, id)->here = 1;
+        rx = rx_add(session, id);
+        rx->here = 1;
+        rx->order = ++session->rx_order;
         link->publishing++;
         session_note(link->server, "rx", session, id, STORE_NOW);
         link_ack(link, MQTT_PUBREC, id, reason, NULL);
@@ -4550,6 +5594,7 @@ static int link_take(struct session_link *link)
         link_fail(link, &err);
         return 0;
     }
+    marks_silence(link);
     link->heard = s->now; /* [MQTT-3.1.2-22] */
     if (mqtt_packet_decode(&p, link->in.p, size, MQTT_FROM_CLIENT, &err) != 0) {
         /* What CONNECT said before its mistake counts [MQTT-3.1.2-24]. */
@@ -4561,6 +5606,7 @@ static int link_take(struct session_link *link)
         count_packet(s->figures.received, &p,
                      &s->figures.publish_bytes_received);
         trace_packet(link, MQTT_FROM_CLIENT, &p, link->in.p, size);
+        marks_packet(link, &p, size);
         if (link->state == LINK_NEW)
             on_connect(link, &p);
         else
@@ -4649,6 +5695,7 @@ static void link_timer(struct session_link *link)
         timer_set(s, &link->timer, link->heard + link->silence);
         return;
     }
+    marks_timeout(link);
     link_disconnect(link, MQTT_KEEP_ALIVE_TIMEOUT, "MQTT-3.1.2-22",
                     "no packet within one and a half times the Keep Alive",
                     DETACH_LOST);
@@ -5632,6 +6679,7 @@ void session_server_close(struct session_server *s)
         if (message_at(s, i) != NULL)
             message_free(s, message_at(s, i));
     }
+    marks_free(s); /* before the links, which the records point at */
     while (s->links != NULL)
         link_free(s->links);
     for (uint32_t i = 1; i < s->sessions.n; i++) {
@@ -5793,7 +6841,7 @@ void session_link_sent(struct session_link *link, size_t n)
     s->out_bytes -= n;
     s->figures.bytes_sent += n;
     if (n > 0)
-        link->burst = 0;
+        link->burst = link->fresh_n = 0;
     buf_rest(&link->out);
     if (link->session != NULL && link_roomy(link, s->opt.output_high) &&
         (link->session->queue.n > 0 || link->resend_at < link->resend_n))

@@ -196,6 +196,11 @@ int mqtt_publish_open(struct mqtt_packet *out, const uint8_t *p, size_t n);
  * MQTT 3.1 or 3.1.1, whose own refusal is the bytes 20 02 00 01. */
 int mqtt_connect_version(const uint8_t *p, size_t n);
 
+/* The Client Identifier of a CONNECT, which may be wrong elsewhere, from the
+ * first n bytes of a connection; n of it is 0: it is empty or cannot be told.
+ * Its UTF-8 is not checked. */
+struct mqtt_bytes mqtt_connect_client_id(const uint8_t *p, size_t n);
+
 /* ---- strings, topics, names --------------------------------------------- */
 
 /* 1.5.4: the offset of the first byte that is not well-formed UTF-8, or is

@@ -1080,6 +1080,34 @@ static void test_connect_version(void **state)
     }
 }
 
+/* Whatever is wrong with the CONNECT, but for what stands before the name. */
+static void test_connect_client_id(void **state)
+{
+    static const struct {
+        struct mqtt_bytes bytes; /* the beginning of a connection */
+        const char *id;
+    } cases[] = {
+        {BYTES("\x10\x0F\0\4MQTT\5\2\0\0\0\0\2ab"), "ab"},
+        {BYTES("\x10\x7F\0\4MQTX\5\xFF\0\0\0\0\2abc"), "ab"},
+        {BYTES("\x11\x12\0\4MQTT\5\2\0\0\3\x21\0\0\0\2ab"), "ab"},
+        {BYTES("\x10\x0D\0\4MQTT\5\2\0\0\0\0\0"), ""},
+        {BYTES("\x10\x0F\0\4MQTT\4\2\0\0\0\0\2ab"), ""},
+        {BYTES("\x10\x0F\0\4MQTT\5\2\0\0\4\0\2ab"), ""},
+        {BYTES("\x20\x0F\0\4MQTT\5\2\0\0\0\0\2ab"), ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++)
+        for (size_t n = 0; n <= cases[i].bytes.n; n++) {
+            uint8_t *p = exact(cases[i].bytes.p, n);
+            struct mqtt_bytes id = mqtt_connect_client_id(p, n);
+            if (n == cases[i].bytes.n)
+                assert_int_equal(id.n, strlen(cases[i].id));
+            if (id.n > 0)
+                assert_memory_equal(id.p, cases[i].id, id.n);
+            free(p);
+        }
+}
+
 /* ---------------------------------------------------------------------------
  * 5. Properties
  * ------------------------------------------------------------------------- */
@@ -1700,6 +1728,7 @@ static const struct CMUnitTest functions[] = {
     cmocka_unit_test(test_mqtt_1_5_5_1_shortest_length),
     cmocka_unit_test(test_mqtt_3_2_2_15_maximum),
     cmocka_unit_test(test_connect_version),
+    cmocka_unit_test(test_connect_client_id),
     cmocka_unit_test(test_every_property_in_every_packet),
     cmocka_unit_test(test_every_property_twice),
     cmocka_unit_test(test_unknown_properties),

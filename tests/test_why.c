@@ -176,6 +176,24 @@ static void test_mistakes(void **state)
 #define AWAY(words) "client \"m\": " words "\n"
 #define ACCEPTED(words) M("CONNACK 0x00 Success: " words)
 
+/* Takes the lines out that tell how a client kept its side (test_marks.c). */
+static void marks_pass_over(struct buf *log)
+{
+    size_t kept = 0;
+    buf_add(log, "", 1);
+    for (char *line = (char *)log->p, *end; (end = strchr(line, '\n')) != NULL;
+         line = end + 1) {
+        *end = '\0';
+        int marks = strstr(line, "of the client's side") != NULL;
+        *end = '\n';
+        if (marks)
+            continue;
+        memmove(log->p + kept, line, (size_t)(end + 1 - line));
+        kept += (size_t)(end + 1 - line);
+    }
+    log->n = kept;
+}
+
 /* What was logged since the last call is this and nothing else. */
 #define said(t, lines) said_at(__FILE__, __LINE__, t, lines)
 
@@ -183,6 +201,7 @@ static void said_at(const char *file, int line, struct bench *t,
                     const char *lines)
 {
     size_t n = strlen(lines);
+    marks_pass_over(&t->log);
     if (t->log.n != n || memcmp(t->log.p, lines, n) != 0) {
         print_error("expected:\n%slogged:\n%.*s", lines, (int)t->log.n,
                     t->log.n > 0 ? (const char *)t->log.p : "");
