@@ -45,7 +45,7 @@ TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_sys build/test_trace build/test_why build/test_marks \
 	build/test_tools build/test_annotate build/test_broker \
 	build/test_audit build/test_inspect build/test_crash build/test_clean \
-	build/test_fail build/test_damage build/test_model
+	build/test_fail build/test_damage build/test_index build/test_model
 
 all: holdfast
 
@@ -191,6 +191,11 @@ build/test_damage: $K/test_damage.c $(SCENE) $(SCENE_HEADERS) \
 		build/t-mqtt.o
 	$(LINK_TEST) -I$K $K/test_damage.c $(SCENE) build/t-notation.o \
 		build/t-session.o build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
+build/test_index: $K/test_index.c $(SCENE) $(SCENE_HEADERS) \
+		build/t-notation.o build/t-session.o build/t-store.o \
+		build/t-mqtt.o
+	$(LINK_TEST) -I$K $K/test_index.c $(SCENE) build/t-notation.o \
+		build/t-session.o build/t-store.o build/t-mqtt.o $(CMOCKA_LIBS)
 
 # ---- checks beyond make test ---------------------------------------------
 
@@ -229,8 +234,10 @@ ROUNDS = 200
 killtest: build/killtest holdfast
 	build/killtest $(ROUNDS)
 
-build/loadtest: tests/loadtest.c tests/client.c tests/client.h build/mqtt.o
-	$(COMPILE) -Itests -o $@ tests/loadtest.c tests/client.c build/mqtt.o
+build/loadtest: tests/loadtest.c tests/client.c tests/client.h build/mqtt.o \
+		build/store.o
+	$(COMPILE) -Itests -o $@ tests/loadtest.c tests/client.c build/mqtt.o \
+		build/store.o
 
 LOAD = 10000 1000 1000
 loadtest: build/loadtest holdfast

@@ -983,6 +983,29 @@ static void test_torn_or_damaged_index_is_ignored(void **state)
     dir_remove(copy.s);
 }
 
+/* Something else of that name stays, and nothing but speed is lost. */
+static void test_directory_in_place_of_the_index(void **state)
+{
+    struct name dir = dir_new(), index;
+    char *expected = indexed_make(dir.s);
+    struct world *w;
+    (void)state;
+    index = name_of(dir.s, "index");
+    assert_int_equal(unlink(index.s), 0);
+    assert_int_equal(mkdir(index.s, 0700), 0);
+    opens_with(dir.s, expected, 1);
+    w = world_at(dir.s, 4 * KIB);
+    assert_int_equal(world_index(w), -1);
+    assert_int_equal(world_notices(w, "/index.new: not written: "), 1);
+    assert_null(store_error(w->st));
+    world_free(w);
+    assert_false(file_there(dir.s, "index.new"));
+    assert_int_equal(rmdir(index.s), 0);
+    opens_with(dir.s, expected, 0);
+    free(expected);
+    dir_remove(dir.s);
+}
+
 static void test_foreign_index_is_ignored(void **state)
 {
     struct name a = dir_new(), b = dir_new(), from, to;
@@ -1087,6 +1110,7 @@ int main(void)
         cmocka_unit_test(test_index_equals_no_index),
         cmocka_unit_test(test_cleaning_after_a_start_with_index),
         cmocka_unit_test(test_torn_or_damaged_index_is_ignored),
+        cmocka_unit_test(test_directory_in_place_of_the_index),
         cmocka_unit_test(test_foreign_index_is_ignored),
         cmocka_unit_test(test_index_that_knows_more_refuses),
         cmocka_unit_test(test_failing_index_is_not_final),
