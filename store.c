@@ -1468,26 +1468,25 @@ static int object_before(const struct store_object *a,
                                     : a->body_at < b->body_at;
 }
 
-/* Takes up to n objects off the front of *rest as a list of their own. */
-static struct store_object *object_cut(struct store_object **rest, size_t n)
+/* Takes the objects that are in order off the front of *rest, as a list of
+ * their own. */
+static struct store_object *object_cut(struct store_object **rest)
 {
-    struct store_object *front = *rest, *last = NULL;
-    for (; n > 0 && *rest != NULL; n--) {
-        last = *rest;
-        *rest = last->next;
-    }
-    if (last != NULL)
-        last->next = NULL;
+    struct store_object *front = *rest, *last = front;
+    while (last->next != NULL && !object_before(last->next, last))
+        last = last->next;
+    *rest = last->next;
+    last->next = NULL;
     return front;
 }
 
-/* Merges two sorted lists onto the end of a third; returns its new end. */
-static struct store_object **object_merge(struct store_object *a,
-                                          struct store_object *b,
-                                          struct store_object **end)
+/* Merges two sorted lists. */
+static struct store_object *object_merge(struct store_object *a,
+                                         struct store_object *b)
 {
-    while (a != NULL || b != NULL) {
-        int take_a = b == NULL || (a != NULL && !object_before(b, a));
+    struct store_object *first = NULL, **end = &first;
+    while (a != NULL && b != NULL) {
+        int take_a = !object_before(b, a);
         *end = take_a ? a : b;
         if (take_a)
             a = a->next;
@@ -1495,27 +1494,31 @@ static struct store_object **object_merge(struct store_object *a,
             b = b->next;
         end = &(*end)->next;
     }
-    *end = NULL;
-    return end;
+    *end = a != NULL ? a : b;
+    return first;
 }
 
-/* Puts the list into the order of the log: a merge sort from runs of one
- * upwards, which needs no memory. */
+/* Puts the list into the order of the log: a merge sort that needs no memory
+ * and begins with the pieces that are in order.  An index has many short ones
+ * and then, mostly, all messages in one, which is so passed over but once. */
 static void object_sort(struct store *st)
 {
-    size_t run = 1, merges = 2;
-    struct store_object *o;
-    while (merges > 1) {
-        struct store_object *rest = st->oldest, **end = &st->oldest;
-        for (merges = 0; rest != NULL; merges++) {
-            struct store_object *a = object_cut(&rest, run);
-            struct store_object *b = object_cut(&rest, run);
-            end = object_merge(a, b, end);
+    struct store_object *sorted[64] = {NULL}; /* [k]: of 2^k pieces, or none */
+    struct store_object *rest = st->oldest, *o = NULL;
+    while (rest != NULL) {
+        size_t k = 0;
+        for (o = object_cut(&rest); sorted[k] != NULL; k++) {
+            o = object_merge(sorted[k], o);
+            sorted[k] = NULL;
         }
-        run *= 2;
+        sorted[k] = o;
     }
+    o = NULL;
+    for (size_t k = 0; k < 64; k++)
+        o = object_merge(sorted[k], o);
+    st->oldest = o;
     st->newest = NULL;
-    for (o = st->oldest; o != NULL; o = o->next) {
+    for (; o != NULL; o = o->next) {
         o->prev = st->newest;
         st->newest = o;
     }
