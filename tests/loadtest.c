@@ -15,12 +15,17 @@
  *              are delivered and the ledger is being cleaned
  *
  *     sessions join and leave -> messages are published at QoS 1 -> SIGKILL
- *       -> restart -> sessions are resumed and drained -> SIGTERM
- *       -> restart: nothing may be left -> SIGTERM
+ *       -> restart -> SIGTERM -> restart with the index -> SIGTERM
+ *       -> restart, the index removed -> sessions are resumed and drained
+ *       -> SIGTERM -> restart: nothing may be left -> SIGTERM
  *
  * A line of figures is printed for each.  bytes_per_delivery is the growth of
  * resident memory by the queueing, divided by the queued deliveries;
- * restarted_per_delivery is the same after the restart.
+ * restarted_per_delivery is the same after the restart.  recovered_ms is how
+ * long the start took after SIGKILL, indexed_ms with the index, scanned_ms
+ * without it.  headers_per_second is how many records' headers store.c reads
+ * back and takes apart in a second of processor time, without the index and
+ * without making anything of them.  A table of all that ends the output.
  *
  *     again      delivered again with DUP after a kill, as is right
  *     lost       not delivered            disorder   not in the order of
@@ -49,9 +54,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "client.h"
+#include "store.h"
 
 #define SLOTS 32          /* connections at a time */
 #define PAYLOAD_MAX 1024  /* bytes of the largest payload */
@@ -81,9 +88,11 @@ struct slot {
 
 struct figures {
     uint64_t deliveries;                     /* that were queued */
-    uint64_t publish_ms, drain_ms, ready_ms; /* ready_ms: as recovered_ms */
-    uint64_t before, queued, restarted;      /* resident memory, KiB */
+    uint64_t publish_ms, drain_ms;
+    uint64_t killed_ms, indexed_ms, scanned_ms; /* of the starts */
+    uint64_t before, queued, restarted; /* resident memory, KiB */
     uint64_t disk; /* bytes of the ledger, when queued */
+    double headers; /* records read per second by store.c alone */
     uint64_t delivered, again, lost, repeated, disorder, altered, errors;
 };
 
@@ -596,15 +605,17 @@ static void case_print(const struct test *t)
            " rss_before_kib=%" PRIu64 " rss_queued_kib=%" PRIu64
            " rss_restarted_kib=%" PRIu64 " bytes_per_delivery=%.1f"
            " restarted_per_delivery=%.1f disk_bytes=%" PRIu64
-           " recovered_ms=%" PRIu64 " drain_ms=%" PRIu64 " delivered=%" PRIu64
-           " again=%" PRIu64 " lost=%" PRIu64 " repeated=%" PRIu64
-           " disorder=%" PRIu64 " altered=%" PRIu64 " errors=%" PRIu64 "\n",
+           " recovered_ms=%" PRIu64 " indexed_ms=%" PRIu64
+           " scanned_ms=%" PRIu64 " headers_per_second=%.0f drain_ms=%" PRIu64
+           " delivered=%" PRIu64 " again=%" PRIu64 " lost=%" PRIu64
+           " repeated=%" PRIu64 " disorder=%" PRIu64 " altered=%" PRIu64
+           " errors=%" PRIu64 "\n",
            t->plan.name, t->plan.sessions, t->plan.each, t->plan.size,
            f->deliveries, f->publish_ms, f->before, f->queued, f->restarted,
            ((double)f->queued * 1024 - base) / n,
-           ((double)f->restarted * 1024 - base) / n, f->disk, f->ready_ms,
-           f->drain_ms, f->delivered, f->again, f->lost, f->repeated,
-           f->disorder, f->altered, f->errors);
+           ((double)f->restarted * 1024 - base) / n, f->disk, f->killed_ms,
+           f->indexed_ms, f->scanned_ms, f->headers, f->drain_ms, f->delivered,
+           f->again, f->lost, f->repeated, f->disorder, f->altered, f->errors);
     fflush(stdout);
 }
 
@@ -633,29 +644,82 @@ static int case_cut(struct test *t)
     return broker_up(t);
 }
 
-/* Everything after the kill. */
-static int case_resume(struct test *t)
+/* A start that must find all that was queued.  *ms: how long it took. */
+static int case_start(struct test *t, uint64_t *ms)
 {
     uint64_t messages =
         (uint64_t)t->plan.each * (t->plan.common ? 1 : t->plan.sessions);
 
     if (broker_up(t) != 0)
         return -1;
-    t->fig.ready_ms = ready_number(t, "recovered_ms=");
-    t->fig.restarted = memory_of(t->broker.pid);
+    *ms = ready_number(t, "recovered_ms=");
     if (ready_number(t, "sessions=") != t->plan.sessions ||
         ready_number(t, "messages=") != messages)
-        fail(t, t->broker.ready);
-    if ((t->plan.cut && case_cut(t) != 0) || drain_all(t) != 0 ||
-        broker_down(t, SIGTERM) != 0 || broker_up(t) != 0)
+        return fail(t, t->broker.ready);
+    return 0;
+}
+
+/* Reads the ledger, which has no index and no broker, as a start does. */
+static int case_scan(struct test *t)
+{
+    struct store_options options;
+    struct store_record record;
+    struct store_field field;
+    char error[STORE_ERROR_MAX];
+    clock_t start = clock();
+    struct store *st;
+    uint64_t count = 0;
+    int more = -1;
+
+    memset(&options, 0, sizeof options);
+    options.dir = t->dir;
+    st = store_open(&options, (uint64_t)time(NULL) * 1000, error);
+    while (st != NULL && (more = store_replay_next(st, &record)) > 0) {
+        count++;
+        while (store_field_next(st, &record, &field) > 0)
+            continue;
+    }
+    t->fig.headers = (double)count * CLOCKS_PER_SEC /
+                     (double)(clock() - start + 1);
+    if (st != NULL)
+        store_close(st, 0);
+    return more == 0 ? 0 : fail(t, "the ledger cannot be read");
+}
+
+/* An orderly end, and a start with the index that it left; once more, and the
+ * index is removed. */
+static int case_index(struct test *t)
+{
+    char index[80];
+
+    snprintf(index, sizeof index, "%s/index", t->dir);
+    if (broker_down(t, SIGTERM) != 0 ||
+        case_start(t, &t->fig.indexed_ms) != 0 || broker_down(t, SIGTERM) != 0)
+        return -1;
+    if (unlink(index) != 0)
+        return fail(t, "there is no index");
+    if (case_scan(t) != 0)
+        return -1;
+    return case_start(t, &t->fig.scanned_ms);
+}
+
+/* Everything after the kill. */
+static int case_resume(struct test *t)
+{
+    if (case_start(t, &t->fig.killed_ms) != 0)
+        return -1;
+    t->fig.restarted = memory_of(t->broker.pid);
+    if (case_index(t) != 0 || (t->plan.cut && case_cut(t) != 0) ||
+        drain_all(t) != 0 || broker_down(t, SIGTERM) != 0 ||
+        broker_up(t) != 0)
         return -1;
     if (ready_number(t, "messages=") != 0)
         fail(t, "messages are left that were all acknowledged");
     return broker_down(t, SIGTERM);
 }
 
-/* 0 = everything arrived as it should. */
-static int case_run(const struct plan *plan)
+/* 0 = everything arrived as it should.  *fig: its figures. */
+static int case_run(const struct plan *plan, struct figures *fig)
 {
     struct test *t = (struct test *)mem_new(sizeof *t);
     size_t n = (size_t)plan->sessions * plan->each;
@@ -683,10 +747,42 @@ static int case_run(const struct plan *plan)
         client_dir_remove(t->dir);
     else
         fprintf(stderr, "loadtest: FAILED; the store is in %s\n", t->dir);
+    *fig = *f;
     free(t->got);
     free(t->newest);
     free(t);
     return rc;
+}
+
+/* Bytes of resident memory for each queued delivery. */
+static double memory_each(const struct figures *f, uint64_t kib)
+{
+    return ((double)kib - (double)f->before) * 1024 / (double)f->deliveries;
+}
+
+/* Of two cases with the same deliveries, `own` pays the entry of a message
+ * for each, `common` for each `sessions`-th: from both follows what a delivery
+ * takes beside the entry. */
+static void table_print(const struct plan *plan, const struct figures *fig,
+                        size_t n)
+{
+    double k = plan[2].sessions, own, common, each;
+
+    printf("\n%-8s %9s %13s %13s %13s %12s\n", "case", "queued",
+           "start, killed", "with index", "without", "headers/s");
+    for (size_t i = 0; i < n; i++)
+        printf("%-8s %9" PRIu64 " %10" PRIu64 " ms %10" PRIu64
+               " ms %10" PRIu64 " ms %12.0f\n",
+               plan[i].name, fig[i].deliveries, fig[i].killed_ms,
+               fig[i].indexed_ms, fig[i].scanned_ms, fig[i].headers);
+    for (int again = 0; again < 2 && k > 1; again++) {
+        own = memory_each(&fig[1], again ? fig[1].restarted : fig[1].queued);
+        common = memory_each(&fig[2], again ? fig[2].restarted : fig[2].queued);
+        each = (common * k - own) / (k - 1);
+        printf("%s: %.1f bytes for a delivery, %.0f for the entry that all "
+               "receivers of a message share\n",
+               again ? "after a restart" : "when queued", each, own - each);
+    }
 }
 
 /* ============================ 7. Walkthrough ============================= */
@@ -939,6 +1035,7 @@ int main(int argc, char **argv)
                            {"own", 1000, 1000, SIZE_SMALL, 0, 0},
                            {"common", 1000, 1000, SIZE_SMALL, 1, 0},
                            {"cut", 1000, 1000, SIZE_SMALL, 0, 1}};
+    struct figures fig[4];
     int rc = 0;
 
     if (argc == 2 && strcmp(argv[1], "-w") == 0)
@@ -949,6 +1046,8 @@ int main(int argc, char **argv)
         plan[i].each = count_get(argc, argv, 3, plan[i].each);
     }
     for (size_t i = 0; i < 4; i++)
-        rc |= case_run(&plan[i]);
+        rc |= case_run(&plan[i], &fig[i]);
+    if (rc == 0)
+        table_print(plan, fig, 4);
     return rc == 0 ? 0 : 1;
 }
