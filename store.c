@@ -1902,6 +1902,25 @@ static const char *index_segment_check(struct store *st, const uint8_t *p)
     return NULL;
 }
 
+/* Does a batch of this number end where the index says that the log goes on?
+ * If not, the index is of another copy of this store, which went its own way,
+ * and a start from it would take its place in the log for damage. */
+static int index_fits(struct store *st, uint64_t batch)
+{
+    struct segment *segment = segment_resolve(st, st->replay.resume_segment);
+    uint64_t at = st->replay.resume_at;
+    uint8_t line[BATCH_COMMIT];
+    struct scan s = scan_begin(line, sizeof line);
+    int fd;
+    assert(segment != NULL); /* index_segment_check() saw it */
+    if (at < SEGMENT_HEADER + BATCH_HEADER + BATCH_COMMIT)
+        return at == SEGMENT_HEADER; /* it has no batch yet */
+    fd = segment_fd(st, segment);
+    return fd >= 0 &&
+           file_read(st, fd, line, sizeof line, at - sizeof line) == 0 &&
+           scan_field(&s, "commit ", 12, 10) == batch && !s.bad;
+}
+
 /* Checks the first lines.  NULL = it may be used, or why not. */
 static const char *index_judge(struct store *st, struct reader *r,
                                uint64_t body_end)
@@ -1937,7 +1956,11 @@ static const char *index_judge(struct store *st, struct reader *r,
     }
     st->replay.last = batch;
     st->replay.at = at;
-    return why == NULL && at > body_end ? "it is not valid" : why;
+    if (why == NULL && at > body_end)
+        why = "it is not valid";
+    if (why == NULL && !index_fits(st, batch))
+        why = "it belongs to another copy of this store";
+    return why;
 }
 
 /* Opens the index if there is one, and decides whether replay uses it. */

@@ -830,6 +830,7 @@ static void forged_try(struct sample *m, const char *words, const char *others,
 static void test_forged_index_is_refused(void **state)
 {
     struct sample *m = (struct sample *)*state;
+    char batch[sizeof " batch=000000000001"];
     forged_try(m, "index 1 ", "index 1 ", NULL);
     forged_try(m, "index 1 ", "index 2 ", "its first line is not valid");
     forged_try(m, "index 1 ", "holdfast", "its first line is not valid");
@@ -839,6 +840,10 @@ static void test_forged_index_is_refused(void **state)
                "its list of segments is not valid");
     forged_try(m, " size=000000", " size=999999",
                "a segment is shorter than it says");
+    memcpy(batch, strstr((const char *)m->index.p, " batch="), sizeof batch);
+    batch[sizeof batch - 1] = '\0';
+    forged_try(m, batch, " batch=000000000001",
+               "it belongs to another copy of this store");
 }
 
 /* A disk that does not give it back. */
