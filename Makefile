@@ -43,6 +43,7 @@ HEADERS = include/annotate.h include/audit.h include/buf.h \
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
 	build/test_sys build/test_trace build/test_why build/test_marks \
+	build/test_status \
 	build/test_tools build/test_annotate build/test_broker \
 	build/test_audit build/test_inspect build/test_crash build/test_clean \
 	build/test_fail build/test_damage build/test_index build/test_model
@@ -150,6 +151,9 @@ build/test_annotate: tests/test_annotate.c build/t-mqtt.o
 CLIENT = build/t-client.o build/t-mqtt.o
 build/test_broker: tests/test_broker.c $(CLIENT)
 	$(LINK_TEST) tests/test_broker.c $(CLIENT) $(CMOCKA_LIBS)
+
+build/test_status: tests/test_status.c $(CLIENT)
+	$(LINK_TEST) tests/test_status.c $(CLIENT) $(CMOCKA_LIBS)
 
 build/test_audit: tests/test_audit.c build/t-client.o $(SERVER)
 	$(LINK_TEST) tests/test_audit.c build/t-client.o $(SERVER) $(CMOCKA_LIBS)

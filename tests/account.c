@@ -381,7 +381,7 @@ static int end_check(const struct account *a, int status)
 
 int account_life(struct account *a)
 {
-    const char *args[] = {"-p", "0", "-d", a->dir, NULL};
+    const char *args[] = {"-p", "0", "-s", "off", "-d", a->dir, NULL};
     int early = account_random(a, 8) == 0;
     uint32_t most = account_random(a, 4) == 0 ? 10000 : 250000;
     pid_t killer = -1;

@@ -102,11 +102,11 @@ int client_broker_spawn(struct client_broker *b, const char *const *args)
     return b->pid > 0 ? 0 : -1;
 }
 
-/* The value of port= in the ready line, or 0. */
-static uint16_t ready_port(const char *line)
+/* The port that the ready line has behind this, or 0. */
+static uint16_t ready_port(const char *line, const char *key)
 {
-    const char *at = strstr(line, " port=");
-    long port = at == NULL ? 0 : strtol(at + 6, NULL, 10);
+    const char *at = strstr(line, key);
+    long port = at == NULL ? 0 : strtol(at + strlen(key), NULL, 10);
 
     return port > 0 && port < 65536 ? (uint16_t)port : 0;
 }
@@ -124,7 +124,8 @@ int client_broker_await(struct client_broker *b)
             break;
         if (b->ready[n] == '\n') {
             b->ready[n] = '\0';
-            b->port = ready_port(b->ready);
+            b->port = ready_port(b->ready, " port=");
+            b->status = ready_port(b->ready, " status=http://127.0.0.1:");
             return b->port != 0 ? 0 : -1;
         }
         n++;
@@ -136,8 +137,8 @@ int client_broker_await(struct client_broker *b)
 int client_broker_start(struct client_broker *b, const char *dir,
                         const char *const *args)
 {
-    const char *all[ARGS_MAX + 1] = {"-p", "0", "-d", dir};
-    size_t n = 4;
+    const char *all[ARGS_MAX + 1] = {"-p", "0", "-s", "off", "-d", dir};
+    size_t n = 6;
 
     while (args != NULL && *args != NULL && n < ARGS_MAX)
         all[n++] = *args++;

@@ -26,6 +26,7 @@ struct client_broker {
     int out;         /* read end of its stdout; -1 = none */
     int err;         /* a nameless file that holds its stderr; -1 = none */
     uint16_t port;   /* taken from the ready line */
+    uint16_t status; /* of the page on 127.0.0.1, as well; 0 = none there */
     char ready[512]; /* the ready line without its newline */
 };
 
@@ -35,7 +36,7 @@ int client_broker_spawn(struct client_broker *b, const char *const *args);
 /* Waits for the ready line.  0, or -1: it ended or was silent for too long. */
 int client_broker_await(struct client_broker *b);
 
-/* `-p 0 -d dir` and these arguments (may be NULL): both of the above. */
+/* `-p 0 -s off -d dir` and these arguments (may be NULL): both of the above. */
 int client_broker_start(struct client_broker *b, const char *dir,
                         const char *const *args);
 

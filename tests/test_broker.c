@@ -212,7 +212,8 @@ static void test_ready_line(void **state)
              port, t->store);
     assert_memory_equal(t->b.ready, expected, strlen(expected));
     ms = t->b.ready + strlen(expected);
-    assert_true(strlen(ms) > 0 && strspn(ms, "0123456789") == strlen(ms));
+    assert_true(strspn(ms, "0123456789") > 0);
+    assert_string_equal(ms + strspn(ms, "0123456789"), " status=off");
 
     leave_session(t, "a", "x/#", 1);
     publish_once(t, "x/y", "1", 1);
@@ -485,7 +486,7 @@ static void test_bad_address(void **state)
 
 static void bad_store(struct bench *t, const char *dir, const char *part)
 {
-    const char *args[] = {"-p", "0", "-d", dir, NULL};
+    const char *args[] = {"-p", "0", "-s", "off", "-d", dir, NULL};
     char said[2048];
 
     assert_int_equal(bench_fail(t, args, said, sizeof said), 1);
@@ -1156,7 +1157,8 @@ static void test_descriptors_used_up(void **state)
     const char *real = program != NULL ? program : "./holdfast";
     const char *args[] = {"-c",     "ulimit -n 40; exec \"$0\" \"$@\"",
                           real,     "-p",
-                          "0",      "-d",
+                          "0",      "-s",
+                          "off",    "-d",
                           t->store, NULL};
     struct client c[FEW], late;
     struct mqtt_packet packet;

@@ -262,7 +262,7 @@ static void broker_stop(struct run *r, int number)
 /* Starts Holdfast on r->port ("0": any). */
 static int broker_start(struct run *r)
 {
-    const char *args[] = {"-p", r->port, "-d", r->dir, NULL};
+    const char *args[] = {"-p", r->port, "-s", "off", "-d", r->dir, NULL};
 
     if (client_broker_spawn(&r->process, args) != 0 ||
         client_broker_await(&r->process) != 0)

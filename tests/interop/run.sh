@@ -83,7 +83,7 @@ start() {
 # An empty store; options besides.
 fresh() {
     rm -rf "$work/data"
-    start -p 0 -d "$work/data" "$@"
+    start -p 0 -s off -d "$work/data" "$@"
 }
 
 crash() {
@@ -96,7 +96,7 @@ crash() {
 
 restart() {
     crash
-    start -p "$port" -d "$work/data"
+    start -p "$port" -s off -d "$work/data"
 }
 
 # What was published at QoS 0 may still be on its way when its publisher has
