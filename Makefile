@@ -43,7 +43,7 @@ HEADERS = include/annotate.h include/audit.h include/buf.h \
 TESTS = build/test_mqtt build/test_topic build/test_store build/test_recovery \
 	build/test_session build/test_publish build/test_qos build/test_will \
 	build/test_sys build/test_trace build/test_why build/test_marks \
-	build/test_status \
+	build/test_status build/test_page \
 	build/test_tools build/test_annotate build/test_broker \
 	build/test_audit build/test_inspect build/test_crash build/test_clean \
 	build/test_fail build/test_damage build/test_index build/test_model
@@ -154,6 +154,9 @@ build/test_broker: tests/test_broker.c $(CLIENT)
 
 build/test_status: tests/test_status.c $(CLIENT)
 	$(LINK_TEST) tests/test_status.c $(CLIENT) $(CMOCKA_LIBS)
+
+build/test_page: tests/test_page.c $(CLIENT)
+	$(LINK_TEST) tests/test_page.c $(CLIENT) $(CMOCKA_LIBS)
 
 build/test_audit: tests/test_audit.c build/t-client.o $(SERVER)
 	$(LINK_TEST) tests/test_audit.c build/t-client.o $(SERVER) $(CMOCKA_LIBS)

@@ -7,14 +7,19 @@
  *   4. Listeners    the sockets that accept
  *   5. Text         what requests of the status page are made of
  *   6. Requests     what its visitors ask for
- *   7. Pages        the answers for people
- *   8. Machines     the answers for programs
- *   9. Visitors     from a request to its answer
- *  10. Connections  the sockets that talk
- *  11. Signals      what the process is told to do
- *  12. The loop     one turn after the other
- *  13. Life         start, end
- *  14. Audit        the store looked at, or saved, without a broker; main
+ *   7. Escapes      names and payloads in HTML, links and JSON
+ *   8. Parts        what all pages of the status page are made of
+ *   9. Overview     the page /, with the table of sessions
+ *  10. Sessions     a page for each: its messages and subscriptions
+ *  11. Others       retained messages, the marks of clients
+ *  12. Look         the pages' style and script
+ *  13. Machines     the answers for programs: JSON, metrics
+ *  14. Visitors     from a request to its answer
+ *  15. Connections  the sockets that talk
+ *  16. Signals      what the process is told to do
+ *  17. The loop     one turn after the other
+ *  18. Life         start, end
+ *  19. Audit        the store looked at, or saved, without a broker; main
  *
  * All waiting is done by one poll() and all rules of MQTT stand in session.c.
  * One turn of the loop:
@@ -46,6 +51,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +89,7 @@
 #define ANSWER_WAIT 10000          /* ms for its answer to be read */
 #define ANSWERS_MAX 4              /* answers made in one turn */
 #define FIELDS_MAX 8               /* query parameters of a request */
+#define PACE_EVERY 30000           /* ms between two looks at the syncs */
 #define HISTOGRAM_BOUNDS 15        /* see histogram_bounds[] */
 
 /* One of the process's own outputs. */
@@ -173,6 +180,12 @@ struct conn {
                                   answer to a visitor */
 };
 
+/* How far the syncs had come at one moment. */
+struct pace {
+    uint64_t at;    /* ms since 1970 */
+    uint64_t syncs; /* since the start */
+};
+
 struct broker {
     struct settings set;
     struct timeline time;
@@ -191,6 +204,7 @@ struct broker {
     uint64_t http[6];    /* answers to visitors, by class of status */
     struct histogram sync; /* commits that synced */
     struct histogram turn; /* turns, without the wait for events */
+    struct pace pace[2]; /* a while ago, and PACE_EVERY or more later */
     struct pollfd *poll; /* rebuilt each turn: fixed places, listeners, conns */
     size_t poll_cap;     /* allocated */
     size_t polled;       /* connections that this turn's poll() saw */
@@ -648,6 +662,29 @@ static void histogram_add(struct histogram *h, uint64_t us)
     h->count++;
     if (us > h->max_us)
         h->max_us = us;
+}
+
+/* Notes how far the syncs are, so that pace_rate() can speak of the last
+ * minute.  Where there was no turn for longer, there was no sync either. */
+static void pace_note(struct broker *b)
+{
+    struct pace now = {b->time.now, store_figures(b->store).syncs};
+
+    if (b->pace[1].at == 0)
+        b->pace[0] = b->pace[1] = now;
+    if (now.at - b->pace[1].at < PACE_EVERY)
+        return;
+    b->pace[0] = b->pace[1];
+    b->pace[1] = now;
+}
+
+/* Syncs per second since b->pace[0]. */
+static double pace_rate(const struct broker *b)
+{
+    uint64_t ms = b->time.now - b->pace[0].at;
+    uint64_t syncs = store_figures(b->store).syncs - b->pace[0].syncs;
+
+    return ms == 0 ? 0 : (double)syncs * 1000 / (double)ms;
 }
 
 /* ============================ 4. Listeners =============================== */
@@ -1256,6 +1293,43 @@ static int request_parse(struct request *r, const struct buf *head)
     return status;
 }
 
+/* The value of the first query parameter of this name: 1, or 0. */
+static int request_field(const struct request *r, const char *name,
+                         struct mqtt_bytes *value)
+{
+    for (size_t i = 0; i < r->field_n; i++) {
+        if (strcmp(r->fields[i].name, name) == 0) {
+            value->p = (const uint8_t *)r->fields[i].value;
+            value->n = r->fields[i].value_n;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Adds the i-th segment of the path, decoded, to `out`; /a/b has two, / has
+ * one that is empty.  1, or 0: there are not so many. */
+static int path_segment(const struct request *r, size_t i, struct buf *out)
+{
+    struct mqtt_bytes rest, segment;
+
+    rest.p = (const uint8_t *)r->path + 1;
+    rest.n = r->path_n - 1;
+    for (; i > 0; i--) {
+        const uint8_t *slash = (const uint8_t *)memchr(rest.p, '/', rest.n);
+        if (slash == NULL)
+            return 0;
+        rest.n -= (size_t)(slash + 1 - rest.p);
+        rest.p = slash + 1;
+    }
+    segment = bytes_until(&rest, '/');
+    while (segment.n > 0) {
+        char byte = target_byte(&segment);
+        buf_add(out, &byte, 1);
+    }
+    return 1;
+}
+
 /* host[:port] (RFC 9110, 7.2); an IPv6 address stands in brackets, which stay
  * on.  1 = *host, 0 = it is not of this form. */
 static int host_split(struct mqtt_bytes all, struct mqtt_bytes *host)
@@ -1319,7 +1393,248 @@ static int request_host(const struct settings *set, struct request *r)
     return 0;
 }
 
-/* ============================ 7. Pages =================================== */
+/* ============================ 7. Escapes ================================= */
+/*
+ * Client identifiers, filters and topics come from clients, payloads from
+ * anywhere, and queries from visitors.  What of them goes into a page, a link
+ * or a JSON text passes through html_text(), html_value(), url_text() or
+ * json_text(), and through nothing else.
+ */
+
+/* Adds a line of text made up from numbers and literals. */
+static void print(struct buf *out, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    buf_text(out, text);
+}
+
+static struct mqtt_bytes bytes_of(const char *text)
+{
+    struct mqtt_bytes bytes = {(const uint8_t *)text, strlen(text)};
+
+    return bytes;
+}
+
+/* The code point at p and how many bytes it takes; 0: those at p are not
+ * UTF-8 (1.5.4), which a payload need not be. */
+static size_t utf8_next(const uint8_t *p, size_t n, uint32_t *point)
+{
+    static const uint8_t mask[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
+
+    if (len > n || mqtt_utf8_check(p, len) != len)
+        return 0;
+    *point = p[0] & mask[len];
+    for (size_t i = 1; i < len; i++)
+        *point = *point << 6 | (p[i] & 0x3Fu);
+    return len;
+}
+
+/* Code points that do not show, look like a blank, or turn the direction of
+ * what follows: two names that differ must look different. */
+static int point_hidden(uint32_t point)
+{
+    static const uint32_t ranges[][2] = {
+        {0x00, 0x1F},     {0x7F, 0xA0},      {0xAD, 0xAD},
+        {0x034F, 0x034F}, {0x061C, 0x061C},  {0x115F, 0x1160},
+        {0x1680, 0x1680}, {0x17B4, 0x17B5},  {0x180B, 0x180F},
+        {0x2000, 0x200F}, {0x2028, 0x202F},  {0x205F, 0x206F},
+        {0x2800, 0x2800}, {0x3000, 0x3000},  {0x3164, 0x3164},
+        {0xFE00, 0xFE0F}, {0xFEFF, 0xFEFF},  {0xFFA0, 0xFFA0},
+        {0xFFF0, 0xFFFB}, {0xE0000, 0xE0FFF}};
+
+    for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++)
+        if (point >= ranges[i][0] && point <= ranges[i][1])
+            return 1;
+    return (point & 0xFFFE) == 0xFFFE;
+}
+
+/* What stands for bytes that cannot be shown: "\x0A" or "U+202E". */
+static void html_hidden(struct buf *out, const uint8_t *p, size_t len,
+                        uint32_t point)
+{
+    if (len < 2)
+        print(out, "\\x%02X", p[0]);
+    else
+        print(out, "U+%04" PRIX32, point);
+}
+
+static void html_byte(struct buf *out, uint8_t byte)
+{
+    switch (byte) {
+    case '&':
+        buf_text(out, "&amp;");
+        break;
+    case '<':
+        buf_text(out, "&lt;");
+        break;
+    case '>':
+        buf_text(out, "&gt;");
+        break;
+    case '"':
+        buf_text(out, "&quot;");
+        break;
+    case '\'':
+        buf_text(out, "&#39;");
+        break;
+    default:
+        buf_add(out, &byte, 1);
+    }
+}
+
+/* Bytes for HTML.  What stands for hidden ones is put between open and
+ * close.  A blank at either end is as good as hidden. */
+static void html_put(struct buf *out, struct mqtt_bytes text, const char *open,
+                     const char *close)
+{
+    size_t len;
+
+    for (size_t i = 0; i<text.n; i += len> 0 ? len : 1) {
+        uint32_t point = 0;
+        int edge = i == 0 || i + 1 == text.n;
+        len = utf8_next(text.p + i, text.n - i, &point);
+        if (len == 0 || point_hidden(point) || (edge && point == ' ')) {
+            buf_text(out, open);
+            html_hidden(out, text.p + i, len, point);
+            buf_text(out, close);
+        } else if (len == 1) {
+            html_byte(out, text.p[i]);
+        } else {
+            buf_add(out, text.p + i, len);
+        }
+    }
+}
+
+/* Between tags. */
+static void html_text(struct buf *out, struct mqtt_bytes text)
+{
+    html_put(out, text, "<span class=\"odd\">", "</span>");
+}
+
+/* Where no tag may stand: in an attribute between ", or in the title. */
+static void html_value(struct buf *out, struct mqtt_bytes text)
+{
+    html_put(out, text, "{", "}");
+}
+
+/* A segment of a path, or a value of a query (RFC 3986, 2.3). */
+static void url_text(struct buf *out, struct mqtt_bytes text)
+{
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                "abcdefghijklmnopqrstuvwxyz0123456789-._~";
+
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] != 0 && strchr(plain, text.p[i]) != NULL)
+            buf_add(out, text.p + i, 1);
+        else
+            print(out, "%%%02X", text.p[i]);
+}
+
+/* UTF-8 as a JSON string (RFC 8259, 7), quotes included. */
+static void json_text(struct buf *out, struct mqtt_bytes text)
+{
+    buf_text(out, "\"");
+    for (size_t i = 0; i < text.n; i++) {
+        uint8_t byte = text.p[i];
+        if (byte < 0x20 || byte == 0x7F)
+            print(out, "\\u%04X", byte);
+        else if (byte == '"' || byte == '\\')
+            print(out, "\\%c", byte);
+        else
+            buf_add(out, &byte, 1);
+    }
+    buf_text(out, "\"");
+}
+
+/* "1,234,567" */
+static void number_text(struct buf *out, uint64_t number)
+{
+    char digits[24];
+    size_t n = (size_t)snprintf(digits, sizeof digits, "%" PRIu64, number);
+
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0)
+            buf_text(out, ",");
+        buf_add(out, digits + i, 1);
+    }
+}
+
+/* "1 byte", "9,999 bytes", "12.3 MiB" */
+static void size_text(struct buf *out, uint64_t bytes)
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB"};
+    double size = (double)bytes / 1024;
+    size_t i = 0;
+
+    if (bytes < 10000) {
+        number_text(out, bytes);
+        buf_text(out, bytes == 1 ? " byte" : " bytes");
+        return;
+    }
+    for (; size >= 1024 && i < 3; i++)
+        size /= 1024;
+    print(out, "%.1f %s", size, units[i]);
+}
+
+/* "340 us", "1.2 ms", "2.05 s" */
+static void micros_text(struct buf *out, uint64_t us)
+{
+    if (us < 1000)
+        print(out, "%" PRIu64 " &micro;s", us);
+    else if (us < 1000000)
+        print(out, "%.1f ms", (double)us / 1e3);
+    else
+        print(out, "%.2f s", (double)us / 1e6);
+}
+
+/* The two greatest units: "3 d 4 h", "12 s". */
+static void span_text(struct buf *out, uint64_t ms)
+{
+    static const struct {
+        uint64_t seconds; /* in one of it */
+        const char *name;
+    } units[] = {{86400, "d"}, {3600, "h"}, {60, "min"}, {1, "s"}};
+    uint64_t rest = ms / 1000;
+    size_t i = 0;
+
+    while (i < 3 && rest < units[i].seconds)
+        i++;
+    number_text(out, rest / units[i].seconds);
+    print(out, " %s", units[i].name);
+    rest %= units[i].seconds;
+    if (i < 3 && rest >= units[i + 1].seconds)
+        print(out, " %" PRIu64 " %s", rest / units[i + 1].seconds,
+              units[i + 1].name);
+}
+
+/* How long ago, or how long from now, with the time itself in a tooltip. */
+static void time_text(struct buf *out, uint64_t now, uint64_t at)
+{
+    time_t seconds = (time_t)(at / 1000);
+    char iso[32] = "", plain[40] = "";
+    struct tm tm;
+
+    if (gmtime_r(&seconds, &tm) != NULL) {
+        strftime(iso, sizeof iso, "%Y-%m-%dT%H:%M:%SZ", &tm);
+        strftime(plain, sizeof plain, "%Y-%m-%d %H:%M:%S UTC", &tm);
+    }
+    print(out, "<time datetime=\"%s\" title=\"%s\">", iso, plain);
+    span_text(out, at < now ? now - at : at - now);
+    buf_text(out, "</time>");
+}
+
+/* ============================ 8. Parts =================================== */
+/*
+ * One function per page asks inspect.h and writes HTML; here is what they
+ * share: the query, the frame, links, facts, tables.  No page needs a script:
+ * one that finds it (/refresh.js) changes what has changed in place, others
+ * are loaded again by their browser.
+ */
 
 struct reply {
     int status;       /* 200 until somebody knows better */
@@ -1339,86 +1654,1772 @@ static void reply_line(struct reply *reply, int status, const char *line)
     buf_text(&reply->body, "\n");
 }
 
+/* The query's field of this name; no bytes: there is none. */
+static struct mqtt_bytes query_value(const struct request *r, const char *name)
+{
+    struct mqtt_bytes value = {NULL, 0};
+
+    (void)request_field(r, name, &value);
+    return value;
+}
+
+/* A number in the query, up to max; absent or no number: other. */
+static uint64_t query_number(const struct request *r, const char *name,
+                             uint64_t max, uint64_t other)
+{
+    struct mqtt_bytes value = query_value(r, name);
+    uint64_t number = 0;
+
+    if (value.n == 0)
+        return other;
+    for (size_t i = 0; i < value.n; i++) {
+        if (value.p[i] < '0' || value.p[i] > '9')
+            return other;
+        number = number * 10 + (uint64_t)(value.p[i] - '0');
+        if (number > max)
+            return max;
+    }
+    return number;
+}
+
+/* 1 = a field that says where in a list the page begins. */
+static int query_position(const char *name)
+{
+    static const char *const names[] = {"after", "before", "skip", "subs"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(name, names[i]) == 0)
+            return 1;
+    return 0;
+}
+
+/* The same page with one field of its query changed: ` href="?..."`.  A
+ * value of no bytes drops it.  Positions in a list are dropped, too, unless
+ * it is only the refreshing that changes. */
+static void query_link(struct buf *out, const struct request *r,
+                       const char *name, struct mqtt_bytes value)
+{
+    int moves = strcmp(name, "refresh") != 0;
+    const char *join = "?";
+
+    buf_text(out, " href=\"");
+    for (size_t i = 0; i < r->field_n; i++) {
+        const struct field *f = &r->fields[i];
+        if (strcmp(f->name, name) == 0 || (moves && query_position(f->name)))
+            continue;
+        buf_text(out, join);
+        join = "&amp;";
+        url_text(out, bytes_of(f->name));
+        buf_text(out, "=");
+        url_text(out,
+                 (struct mqtt_bytes){(const uint8_t *)f->value, f->value_n});
+    }
+    if (value.n > 0) {
+        print(out, "%s%s=", join, name);
+        url_text(out, value);
+    } else if (strcmp(join, "?") == 0) {
+        buf_text(out, join);
+    }
+    buf_text(out, "\"");
+}
+
+/* ---- the frame ---------------------------------------------------------- */
+
+static void nav_link(struct buf *out, const struct request *r, const char *path,
+                     const char *label)
+{
+    int here =
+        strlen(path) == r->path_n && memcmp(path, r->path, r->path_n) == 0;
+
+    print(out, "<li><a href=\"%s\"%s>%s</a></li>\n", path,
+          here ? " aria-current=\"page\"" : "", label);
+}
+
+/* Whether the page refreshes itself, and the way to change that. */
+static void refresh_control(struct buf *out, const struct request *r, int off)
+{
+    buf_text(out, "<p class=\"refresh\"><span id=\"state\" role=\"status\">");
+    buf_text(out, off ? "Not refreshed." : "Refreshed every few seconds.");
+    buf_text(out, "</span> <a id=\"pause\"");
+    query_link(out, r, "refresh", bytes_of(off ? "" : "off"));
+    buf_text(out, off ? ">Resume</a></p>\n" : ">Pause</a></p>\n");
+}
+
+/* Begins a page of this kind about this name (n = 0: none), up to its heading
+ * h1; returns where the rest goes. */
+static struct buf *page_open(const struct request *r, struct reply *reply,
+                             const char *kind, struct mqtt_bytes name)
+{
+    struct buf *out = &reply->body;
+    int off = bytes_equal(query_value(r, "refresh"), "off");
+
+    buf_text(out,
+             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n"
+             "<meta charset=\"utf-8\">\n"
+             "<meta name=\"viewport\" "
+             "content=\"width=device-width, initial-scale=1\">\n"
+             "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
+    buf_text(out, kind);
+    html_value(out, name);
+    buf_text(out, " - Holdfast</title>\n"
+                  "<link rel=\"stylesheet\" href=\"/style.css\">\n"
+                  "<script src=\"/refresh.js\" defer></script>\n");
+    if (!off)
+        buf_text(out, "<noscript><meta http-equiv=\"refresh\" content=\"5\">"
+                      "</noscript>\n");
+    buf_text(out, "</head>\n<body>\n"
+                  "<a class=\"skip\" href=\"#main\">Skip to the content</a>\n"
+                  "<header>\n<p class=\"brand\">Holdfast</p>\n"
+                  "<nav aria-label=\"Pages\">\n<ul>\n");
+    nav_link(out, r, "/", "Overview");
+    nav_link(out, r, "/retained", "Retained");
+    nav_link(out, r, "/clients", "Marks");
+    buf_text(out, "</ul>\n</nav>\n");
+    refresh_control(out, r, off);
+    print(out, "</header>\n<main id=\"main\" tabindex=\"-1\">\n<h1>%s", kind);
+    buf_text(out, "<span class=\"name\">");
+    html_text(out, name);
+    buf_text(out, "</span></h1>\n");
+    return out;
+}
+
+static void page_close(const struct broker *b, struct buf *out)
+{
+    struct tm tm;
+    time_t seconds = (time_t)(b->time.now / 1000);
+    char text[64] = "";
+
+    if (gmtime_r(&seconds, &tm) != NULL)
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
+    print(out,
+          "<p class=\"as-of\">As of %s, by Holdfast " BROKER_VERSION ".</p>\n"
+          "</main>\n</body>\n</html>\n",
+          text);
+}
+
+/* What was asked for is not there (any more). */
+static void page_missing(const struct broker *b, const struct request *r,
+                         struct reply *reply, const char *kind,
+                         struct mqtt_bytes name, const char *why)
+{
+    struct buf *out = page_open(r, reply, kind, name);
+
+    reply->status = 404;
+    print(out, "<p>%s</p>\n<p><a href=\"/\">All sessions</a></p>\n", why);
+    page_close(b, out);
+}
+
+/* ---- links, facts, tables ----------------------------------------------- */
+
+/* href to the page of one client: ` href="/sessions/a%2Fb"`.  Browsers take
+ * "." and ".." as steps even where they are escaped: those two stand in the
+ * query. */
+static void client_link(struct buf *out, const char *path,
+                        struct mqtt_bytes client)
+{
+    int dots = bytes_equal(client, ".") || bytes_equal(client, "..");
+
+    print(out, " href=\"%s%s", path, dots ? "?id=" : "");
+    url_text(out, client);
+    buf_text(out, "\"");
+}
+
+/* The client that such a link, its query aside, leads to; `out` holds it. */
+static struct mqtt_bytes client_linked(const struct request *r, size_t segment,
+                                       struct buf *out)
+{
+    struct mqtt_bytes client = {NULL, 0};
+
+    (void)path_segment(r, segment, out);
+    if (out->n == 0)
+        return query_value(r, "id");
+    client.p = out->p;
+    client.n = out->n;
+    return client;
+}
+
+/* One row of a list of facts: its name, then what the caller adds. */
+static void fact_open(struct buf *out, const char *name)
+{
+    print(out, "<div><dt>%s</dt><dd>", name);
+}
+
+static void fact_close(struct buf *out)
+{
+    buf_text(out, "</dd></div>\n");
+}
+
+static void fact_number(struct buf *out, const char *name, uint64_t number)
+{
+    fact_open(out, name);
+    number_text(out, number);
+    fact_close(out);
+}
+
+/* Of the last fact: less important, below it. */
+static void fact_note(struct buf *out, const char *note)
+{
+    print(out, " <small>%s</small>", note);
+}
+
+/* A table that is being written.  On a narrow screen each row is a block,
+ * whose cells carry their column's name. */
+struct table {
+    struct buf *out;
+    const char *const *heads; /* the columns, NULL at the end; # in front =
+                                 numbers, * = long texts */
+    size_t cells;             /* begun in this row */
+};
+
+static const char *head_name(const char *head)
+{
+    return head + (*head == '#' || *head == '*');
+}
+
+static const char *head_class(const char *head)
+{
+    return *head == '#' ? " class=\"number\""
+                        : (*head == '*' ? " class=\"wide\"" : "");
+}
+
+static void table_open(struct table *t, struct buf *out, const char *caption,
+                       const char *const *heads)
+{
+    t->out = out;
+    t->heads = heads;
+    t->cells = 0;
+    print(out, "<table>\n<caption>%s</caption>\n<thead><tr>", caption);
+    for (; *heads != NULL; heads++)
+        print(out, "<th scope=\"col\"%s>%s</th>", head_class(*heads),
+              head_name(*heads));
+    buf_text(out, "</tr></thead>\n<tbody>\n");
+}
+
+/* The key tells the rows apart for the refreshing script. */
+static void row_open(struct table *t, struct mqtt_bytes key)
+{
+    t->cells = 0;
+    buf_text(t->out, "<tr data-key=\"");
+    url_text(t->out, key);
+    buf_text(t->out, "\">");
+}
+
+static void row_open_number(struct table *t, uint64_t key)
+{
+    t->cells = 0;
+    print(t->out, "<tr data-key=\"%" PRIu64 "\">", key);
+}
+
+static void cell_close(struct table *t)
+{
+    if (t->cells > 0)
+        buf_text(t->out, t->cells == 1 ? "</th>" : "</td>");
+}
+
+/* Begins the next cell; its content is added to what this returns. */
+static struct buf *cell(struct table *t)
+{
+    const char *head = t->heads[t->cells];
+
+    cell_close(t);
+    print(t->out, "<%s data-label=\"%s\"%s>",
+          t->cells == 0 ? "th scope=\"row\"" : "td", head_name(head),
+          head_class(head));
+    t->cells++;
+    return t->out;
+}
+
+static void cell_number(struct table *t, uint64_t number)
+{
+    number_text(cell(t), number);
+}
+
+static void cell_text(struct table *t, const char *literal)
+{
+    buf_text(cell(t), literal);
+}
+
+static void cell_name(struct table *t, struct mqtt_bytes name)
+{
+    struct buf *out = cell(t);
+
+    buf_text(out, "<span class=\"name\">");
+    html_text(out, name);
+    buf_text(out, "</span>");
+}
+
+static void cell_client(struct table *t, const char *path,
+                        struct mqtt_bytes client)
+{
+    struct buf *out = cell(t);
+
+    buf_text(out, "<a class=\"name\"");
+    client_link(out, path, client);
+    buf_text(out, ">");
+    html_text(out, client);
+    buf_text(out, "</a>");
+}
+
+static void row_close(struct table *t)
+{
+    cell_close(t);
+    buf_text(t->out, "</tr>\n");
+}
+
+static void table_close(struct table *t)
+{
+    buf_text(t->out, "</tbody>\n</table>\n");
+}
+
+/* ---- lists in pages ----------------------------------------------------- */
+
+#define PAGE_ROWS 50       /* of most lists */
+#define PAGE_DELIVERIES 20 /* of a session's messages: each is read back */
+
+/* "51 to 100 of 12,345" */
+static void range_text(struct buf *out, uint64_t first, uint64_t n,
+                       uint64_t total)
+{
+    number_text(out, n > 0 ? first + 1 : 0);
+    buf_text(out, " to ");
+    number_text(out, n > 0 ? first + n : 0);
+    buf_text(out, " of ");
+    number_text(out, total);
+}
+
+static void pager_open(struct buf *out, const char *what)
+{
+    print(out, "<nav class=\"pager\" aria-label=\"More %s\">", what);
+}
+
+static void pager_link(struct buf *out, const struct request *r,
+                       const char *name, struct mqtt_bytes value,
+                       const char *label)
+{
+    buf_text(out, "<a");
+    query_link(out, r, name, value);
+    print(out, ">%s</a>", label);
+}
+
+/* Below a list of n rows from `first` on, whose place is a number in the
+ * query. */
+static void pager(struct buf *out, const struct request *r, const char *name,
+                  const char *what, uint64_t step, uint64_t first, uint64_t n,
+                  uint64_t total)
+{
+    char place[24];
+
+    if (first == 0 && n >= total)
+        return;
+    pager_open(out, what);
+    if (first > 0) {
+        snprintf(place, sizeof place, "%" PRIu64,
+                 first > step ? first - step : 0);
+        pager_link(out, r, name, bytes_of(place), "Previous");
+    }
+    buf_text(out, " <span>");
+    range_text(out, first, n, total);
+    buf_text(out, "</span> ");
+    if (first + n < total) {
+        snprintf(place, sizeof place, "%" PRIu64, first + n);
+        pager_link(out, r, name, bytes_of(place), "Next");
+    }
+    buf_text(out, "</nav>\n");
+}
+
+/* ============================ 9. Overview ================================ */
+
+/* In the order of enum session_drop: for people, and for programs. */
+static const struct {
+    const char *words;
+    const char *name;
+} drops[DROP_KINDS] = {
+    {"expired (Message Expiry Interval)", "expired"},
+    {"larger than the client's Maximum Packet Size", "too_large"},
+    {"the session's queue was full", "queue_full"},
+    {"the disk was full (QoS 0)", "disk_full"},
+    {"no memory left for sessions that are not stored", "memory_full"},
+    {"the client did not read (QoS 0)", "slow_reader"},
+    {"the session ended", "session_ended"},
+};
+
+static uint64_t uptime_ms(const struct broker *b)
+{
+    return clock_ms(CLOCK_MONOTONIC) - b->started;
+}
+
+static void overview_sessions(struct buf *out, const struct session_figures *f)
+{
+    fact_number(out, "Sessions online", f->online);
+    fact_number(out, "Sessions offline", f->sessions - f->online);
+    fact_open(out, "Waiting deliveries");
+    number_text(out, f->deliveries);
+    fact_note(out, "queued or in flight");
+    fact_close(out);
+    fact_open(out, "Messages held");
+    number_text(out, f->messages);
+    buf_text(out, " <small>");
+    size_text(out, f->message_bytes);
+    buf_text(out, "; retained: ");
+    number_text(out, f->retained);
+    buf_text(out, "</small>");
+    fact_close(out);
+}
+
+static void overview_store(const struct broker *b, struct buf *out)
+{
+    struct store_figures s = store_figures(b->store);
+
+    fact_open(out, "Store");
+    size_text(out, s.total_bytes);
+    buf_text(out, " <small>");
+    size_text(out, s.live_bytes);
+    buf_text(out, " of it live, in ");
+    number_text(out, s.segments);
+    buf_text(out, s.segments == 1 ? " segment; " : " segments; ");
+    buf_text(out, store_full(b->store) ? "<strong>refuses writes</strong>"
+                                       : "takes writes");
+    buf_text(out, "</small>");
+    fact_close(out);
+}
+
+static void overview_syncs(const struct broker *b, struct buf *out)
+{
+    const struct histogram *h = &b->sync;
+    uint64_t over = b->time.now - b->pace[0].at;
+
+    fact_open(out, "Syncs per second");
+    print(out, "%.1f", pace_rate(b));
+    buf_text(out, " <small>over the last ");
+    span_text(out, over);
+    if (h->count > 0) {
+        buf_text(out, "; one takes ");
+        micros_text(out, h->sum_us / h->count);
+        buf_text(out, ", at most ");
+        micros_text(out, h->max_us);
+    }
+    buf_text(out, "</small>");
+    fact_close(out);
+    fact_open(out, "Longest turn");
+    micros_text(out, b->turn.max_us);
+    fact_note(out, "since the start");
+    fact_close(out);
+}
+
+static void overview_drops(struct buf *out, const struct session_figures *f)
+{
+    fact_open(out, "Dropped");
+    number_text(out, f->dropped);
+    fact_note(out, "since the start");
+    for (size_t i = 0; i < DROP_KINDS; i++) {
+        if (f->dropped_by[i] == 0)
+            continue;
+        buf_text(out, " <small>");
+        number_text(out, f->dropped_by[i]);
+        print(out, ": %s</small>", drops[i].words);
+    }
+    fact_close(out);
+}
+
+static void overview_facts(const struct broker *b, struct buf *out)
+{
+    const struct session_figures *f = session_figures(b->server);
+
+    if (store_full(b->store))
+        buf_text(out, "<p class=\"alarm\">The disk is full: the store "
+                      "refuses writes.  Publishing is answered with 0x97 Quota "
+                      "exceeded until there is room again.</p>\n");
+    buf_text(out, "<dl class=\"tiles\">\n");
+    fact_open(out, "Up for");
+    span_text(out, uptime_ms(b));
+    fact_note(out, "Holdfast " BROKER_VERSION);
+    fact_close(out);
+    fact_number(out, "Connections", b->conn_count - b->visitors);
+    overview_sessions(out, f);
+    overview_store(b, out);
+    overview_syncs(b, out);
+    overview_drops(out, f);
+    buf_text(out, "</dl>\n");
+}
+
+/* ---- the table of sessions ---------------------------------------------- */
+
+static const char *const shows[] = {"all", "online", "offline", "waiting"};
+
+/* What the query asks for; one function for the page and for the API. */
+static void sessions_query(const struct request *r, struct inspect_query *q)
+{
+    struct mqtt_bytes show = query_value(r, "show");
+
+    memset(q, 0, sizeof *q);
+    q->search = query_value(r, "q");
+    q->after = query_value(r, "after");
+    q->before = query_value(r, "before");
+    for (size_t i = 0; i < sizeof shows / sizeof shows[0]; i++)
+        if (bytes_equal(show, shows[i]))
+            q->which = (enum inspect_which)i;
+}
+
+/* "online" or "offline", since when and from where. */
+static void state_text(struct buf *out, uint64_t now,
+                       const struct inspect_session *s)
+{
+    buf_text(out, s->peer != NULL ? "<b class=\"online\">online</b> for "
+                                  : "<b class=\"offline\">offline</b> for ");
+    time_text(out, now, s->since);
+}
+
+/* The Session Expiry Interval and what is left of it. */
+static void expiry_text(struct buf *out, uint64_t now,
+                        const struct inspect_session *s)
+{
+    if (s->expiry == 0) {
+        buf_text(out, "at disconnect");
+        return;
+    }
+    if (s->expiry == UINT32_MAX) {
+        buf_text(out, "never");
+        return;
+    }
+    span_text(out, (uint64_t)s->expiry * 1000);
+    if (s->ends == 0)
+        return;
+    buf_text(out, " <small>");
+    time_text(out, now, s->ends > now ? s->ends : now);
+    buf_text(out, " left</small>");
+}
+
+static uint64_t queued_sum(const struct inspect_session *s)
+{
+    return (uint64_t)s->queued[0] + s->queued[1] + s->queued[2];
+}
+
+/* "3 (1 QoS 0, 2 QoS 1)" */
+static void queued_text(struct buf *out, const struct inspect_session *s)
+{
+    const char *join = " <small>";
+
+    number_text(out, queued_sum(s));
+    for (int qos = 0; qos < 3; qos++) {
+        if (s->queued[qos] == 0)
+            continue;
+        buf_text(out, join);
+        number_text(out, s->queued[qos]);
+        print(out, " QoS %d", qos);
+        join = ", ";
+    }
+    if (queued_sum(s) > 0)
+        buf_text(out, "</small>");
+}
+
+static void will_text(struct buf *out, uint64_t now,
+                      const struct inspect_session *s)
+{
+    buf_text(out, s->will ? "yes" : "none");
+    if (s->will_due == 0)
+        return;
+    buf_text(out, ", due in ");
+    time_text(out, now, s->will_due > now ? s->will_due : now);
+}
+
+static void oldest_text(struct buf *out, uint64_t now,
+                        const struct inspect_session *s)
+{
+    if (s->oldest == 0)
+        buf_text(out, "none");
+    else
+        time_text(out, now, s->oldest);
+}
+
+static void session_row(struct table *t, uint64_t now,
+                        const struct inspect_session *s)
+{
+    row_open(t, s->client);
+    cell_client(t, "/sessions/", s->client);
+    state_text(cell(t), now, s);
+    expiry_text(cell(t), now, s);
+    cell_number(t, s->subscriptions);
+    queued_text(cell(t), s);
+    cell_number(t, s->in_flight);
+    oldest_text(cell(t), now, s);
+    will_text(cell(t), now, s);
+    row_close(t);
+}
+
+/* The search box.  What it does not change stands in hidden fields. */
+static void sessions_form(struct buf *out, const struct request *r,
+                          const struct inspect_query *q)
+{
+    buf_text(out, "<form role=\"search\" action=\"/\">\n");
+    if (q->which != INSPECT_ALL)
+        print(out, "<input type=\"hidden\" name=\"show\" value=\"%s\">",
+              shows[q->which]);
+    if (query_value(r, "refresh").n > 0)
+        buf_text(out, "<input type=\"hidden\" name=\"refresh\" value=\"off\">");
+    buf_text(out, "<label for=\"q\">Client Identifier contains</label> "
+                  "<input id=\"q\" name=\"q\" type=\"search\" value=\"");
+    html_value(out, q->search);
+    buf_text(out, "\"> <button>Search</button>\n</form>\n");
+}
+
+static void sessions_filters(struct buf *out, const struct request *r,
+                             const struct inspect_query *q)
+{
+    buf_text(out, "<ul class=\"filters\" aria-label=\"Show\">\n");
+    for (size_t i = 0; i < sizeof shows / sizeof shows[0]; i++) {
+        buf_text(out, "<li><a");
+        query_link(out, r, "show", bytes_of(i == 0 ? "" : shows[i]));
+        print(out, "%s>%s</a></li>\n",
+              i == (size_t)q->which ? " aria-current=\"true\"" : "", shows[i]);
+    }
+    buf_text(out, "</ul>\n");
+}
+
+static void sessions_pager(struct buf *out, const struct request *r,
+                           const struct inspect_session *rows, uint64_t n,
+                           uint64_t first, uint64_t matched)
+{
+    pager_open(out, "sessions");
+    if (first > 0 && n > 0)
+        pager_link(out, r, "before", rows[0].client, "Previous");
+    else if (n == 0 && matched > 0)
+        pager_link(out, r, "after", bytes_of(""), "First");
+    buf_text(out, " <span>");
+    range_text(out, first, n, matched);
+    buf_text(out, "</span> ");
+    if (n > 0 && first + n < matched)
+        pager_link(out, r, "after", rows[n - 1].client, "Next");
+    buf_text(out, "</nav>\n");
+}
+
+static const char *const session_heads[] = {
+    "Client Identifier", "State",   "Session expiry",
+    "#Subscriptions",    "#Queued", "#In flight",
+    "Oldest message",    "Will",    NULL};
+
+static void sessions_table(const struct broker *b, const struct request *r,
+                           struct buf *out)
+{
+    struct inspect_session rows[PAGE_ROWS];
+    struct inspect_query q;
+    struct table t;
+    uint64_t matched, first;
+    size_t n;
+
+    sessions_query(r, &q);
+    q.limit = PAGE_ROWS;
+    n = inspect_sessions(b->server, &q, rows, &matched, &first);
+    buf_text(out, "<section aria-labelledby=\"sessions\">\n"
+                  "<h2 id=\"sessions\">Sessions</h2>\n");
+    sessions_form(out, r, &q);
+    sessions_filters(out, r, &q);
+    if (n > 0) {
+        table_open(&t, out, "Sessions by Client Identifier", session_heads);
+        for (size_t i = 0; i < n; i++)
+            session_row(&t, b->time.now, &rows[i]);
+        table_close(&t);
+    } else {
+        buf_text(out, "<p class=\"empty\">No session fits.</p>\n");
+    }
+    sessions_pager(out, r, rows, n, first, matched);
+    buf_text(out, "</section>\n");
+}
+
 static void page_overview(struct broker *b, const struct request *r,
                           struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "page_overview\n");
+    struct mqtt_bytes none = {NULL, 0};
+    struct buf *out = page_open(r, reply, "Overview", none);
+
+    overview_facts(b, out);
+    sessions_table(b, r, out);
+    page_close(b, out);
+}
+
+/* ============================ 10. Sessions =============================== */
+
+/* ---- messages ----------------------------------------------------------- */
+
+#define HEAD_BYTES 64       /* of a payload are shown */
+#define READ_MAX (4u << 20) /* bytes of messages read back for one answer */
+
+/* What of a payload is shown: up to HEAD_BYTES, no character cut in two. */
+static struct mqtt_bytes payload_head(struct mqtt_bytes payload)
+{
+    struct mqtt_bytes head = payload;
+    uint32_t point;
+
+    if (payload.n <= HEAD_BYTES)
+        return head;
+    head.n = HEAD_BYTES;
+    for (size_t k = 1; k < 4; k++)
+        if (utf8_next(payload.p + HEAD_BYTES - k, payload.n - HEAD_BYTES + k,
+                      &point) > k)
+            head.n = HEAD_BYTES - k;
+    return head;
+}
+
+/* Reads a message back, unless this answer has read so much already that the
+ * turn would become long.  1 = topic and payload are there. */
+static int message_open(const struct broker *b, const struct inspect_message *m,
+                        uint64_t *spent, struct mqtt_bytes *topic,
+                        struct mqtt_bytes *payload)
+{
+    if (*spent > 0 && *spent + m->bytes > READ_MAX)
+        return 0;
+    *spent += m->bytes;
+    return inspect_message(b->server, m, topic, payload) == 0;
+}
+
+static const char message_unread[] = "<small>not read for this page</small>";
+
+static void cell_topic(struct table *t, int opened, struct mqtt_bytes topic)
+{
+    if (opened)
+        cell_name(t, topic);
+    else
+        cell_text(t, message_unread);
+}
+
+static void cell_payload(struct table *t, int opened, struct mqtt_bytes payload)
+{
+    struct mqtt_bytes head = payload_head(payload);
+    struct buf *out = cell(t);
+
+    if (!opened) {
+        buf_text(out, message_unread);
+        return;
+    }
+    buf_text(out, payload.n == 0 ? "<small>empty" : "<code>");
+    html_text(out, head);
+    buf_text(out, payload.n == 0 ? "</small>" : "</code>");
+    if (head.n == payload.n)
+        return;
+    buf_text(out, " <small>and ");
+    size_text(out, payload.n - head.n);
+    buf_text(out, " more</small>");
+}
+
+static void cell_expires(struct table *t, uint64_t now, uint64_t expires)
+{
+    if (expires == 0)
+        cell_text(t, "never");
+    else
+        time_text(cell(t), now, expires > now ? expires : now);
+}
+
+/* ---- one session -------------------------------------------------------- */
+
+/* The stages of a delivery: for people, and for programs. */
+static const struct {
+    const char *words;
+    const char *name;
+} stages[] = {
+    {"queued", "queued"},
+    {"sent, awaits PUBACK", "awaits_puback"},
+    {"sent, awaits PUBREC", "awaits_pubrec"},
+    {"PUBREC came, awaits PUBCOMP", "awaits_pubcomp"},
+};
+
+static size_t stage_of(const struct inspect_delivery *d)
+{
+    if (d->stage == INSPECT_QUEUED)
+        return 0;
+    if (d->stage == INSPECT_RELEASED)
+        return 3;
+    return d->qos == 2 ? 2 : 1;
+}
+
+static void session_facts(const struct broker *b, struct buf *out,
+                          const struct inspect_session *s)
+{
+    uint64_t now = b->time.now;
+
+    buf_text(out, "<dl class=\"facts\">\n");
+    fact_open(out, "State");
+    state_text(out, now, s);
+    if (s->peer != NULL) {
+        buf_text(out, ", from ");
+        html_text(out, bytes_of(s->peer));
+    }
+    fact_close(out);
+    fact_open(out, "Session expiry");
+    expiry_text(out, now, s);
+    fact_close(out);
+    fact_open(out, "In the store");
+    if (s->number > 0)
+        print(out, "session %" PRIu64, s->number);
+    else
+        buf_text(out, "no: it ends with its connection");
+    fact_close(out);
+    fact_open(out, "Queued");
+    queued_text(out, s);
+    fact_close(out);
+    fact_number(out, "In flight", s->in_flight);
+    fact_open(out, "Oldest message");
+    oldest_text(out, now, s);
+    fact_close(out);
+    fact_open(out, "Will");
+    will_text(out, now, s);
+    fact_close(out);
+    buf_text(out, "</dl>\n<p><a");
+    client_link(out, "/clients/", s->client);
+    buf_text(out, ">How this client keeps the standard</a></p>\n");
+}
+
+static void cell_flag(struct table *t, int flag)
+{
+    cell_text(t, flag ? "1" : "0");
+}
+
+static void section_open(struct buf *out, const char *title, uint64_t count)
+{
+    print(out, "<section>\n<h2>%s <small>", title);
+    number_text(out, count);
+    buf_text(out, "</small></h2>\n");
+}
+
+static const char *const sub_heads[] = {"Topic Filter",
+                                        "#Maximum QoS",
+                                        "#No Local",
+                                        "#Retain As Published",
+                                        "#Retain Handling",
+                                        "#Subscription Identifier",
+                                        NULL};
+
+static void session_subs(const struct broker *b, const struct request *r,
+                         struct buf *out, const struct inspect_session *s)
+{
+    struct inspect_sub rows[PAGE_ROWS];
+    uint64_t skip = query_number(r, "subs", UINT32_MAX, 0);
+    size_t n =
+        inspect_subs(b->server, s->client, (size_t)skip, rows, PAGE_ROWS);
+    struct table t;
+
+    section_open(out, "Subscriptions", s->subscriptions);
+    if (n > 0) {
+        table_open(&t, out, "Subscriptions and their options", sub_heads);
+        for (size_t i = 0; i < n; i++) {
+            row_open(&t, rows[i].filter);
+            cell_name(&t, rows[i].filter);
+            cell_number(&t, rows[i].qos);
+            cell_flag(&t, rows[i].no_local);
+            cell_flag(&t, rows[i].retain_as_published);
+            cell_number(&t, rows[i].retain_handling);
+            if (rows[i].id > 0)
+                cell_number(&t, rows[i].id);
+            else
+                cell_text(&t, "none");
+            row_close(&t);
+        }
+        table_close(&t);
+    }
+    pager(out, r, "subs", "subscriptions", PAGE_ROWS, skip, n,
+          s->subscriptions);
+    buf_text(out, "</section>\n");
+}
+
+static void delivery_row(const struct broker *b, struct table *t,
+                         const struct inspect_delivery *d, uint64_t *spent)
+{
+    const struct inspect_message *m = &d->message;
+    struct mqtt_bytes topic = {NULL, 0}, payload = {NULL, 0};
+    int opened = message_open(b, m, spent, &topic, &payload);
+
+    row_open_number(t, m->seq);
+    cell_topic(t, opened, topic);
+    cell_payload(t, opened, payload);
+    cell_text(t, stages[stage_of(d)].words);
+    cell_number(t, d->qos);
+    cell_flag(t, d->retain);
+    if (d->packet_id > 0)
+        print(cell(t), "%u", d->packet_id);
+    else
+        cell_text(t, "none");
+    size_text(cell(t), m->bytes);
+    time_text(cell(t), b->time.now, m->at);
+    cell_expires(t, b->time.now, m->expires);
+    row_close(t);
+}
+
+static const char *const delivery_heads[] = {
+    "Topic", "*Payload", "Stage",      "#QoS", "#RETAIN", "#Packet Identifier",
+    "#Size", "Age",     "Expires in", NULL};
+
+static void session_deliveries(const struct broker *b, const struct request *r,
+                               struct buf *out, const struct inspect_session *s)
+{
+    struct inspect_delivery rows[PAGE_DELIVERIES];
+    uint64_t total = queued_sum(s) + s->in_flight, spent = 0;
+    uint64_t skip = query_number(r, "skip", UINT32_MAX, 0);
+    size_t n = inspect_deliveries(b->server, s->client, (size_t)skip, rows,
+                                  PAGE_DELIVERIES);
+    struct table t;
+
+    section_open(out, "Messages for the client", total);
+    if (n > 0) {
+        table_open(&t, out, "In flight, then queued, oldest first",
+                   delivery_heads);
+        for (size_t i = 0; i < n; i++)
+            delivery_row(b, &t, &rows[i], &spent);
+        table_close(&t);
+    }
+    if (skip + n < total) {
+        buf_text(out, "<p>and ");
+        number_text(out, total - skip - n);
+        buf_text(out, " more</p>\n");
+    }
+    pager(out, r, "skip", "messages", PAGE_DELIVERIES, skip, n, total);
+    buf_text(out, "</section>\n");
+}
+
+/* QoS 2 messages from it, whose PUBREL has not come. */
+static void session_receiving(const struct broker *b, struct buf *out,
+                              const struct inspect_session *s)
+{
+    uint16_t ids[PAGE_ROWS];
+    size_t n = inspect_receiving(b->server, s->client, 0, ids, PAGE_ROWS);
+
+    section_open(out, "QoS 2 messages from the client, not released",
+                 s->receiving);
+    if (n > 0)
+        buf_text(out, "<p>Packet Identifiers:");
+    for (size_t i = 0; i < n; i++)
+        print(out, "%s %u", i > 0 ? "," : "", ids[i]);
+    if (n < s->receiving) {
+        buf_text(out, " and ");
+        number_text(out, s->receiving - n);
+        buf_text(out, " more");
+    }
+    if (n > 0)
+        buf_text(out, "</p>\n");
+    buf_text(out, "</section>\n");
 }
 
 static void page_session(struct broker *b, const struct request *r,
                          struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "page_session\n");
+    struct buf id = {NULL, 0, 0, 0};
+    struct mqtt_bytes client = client_linked(r, 1, &id);
+    struct inspect_session s;
+
+    if (inspect_session(b->server, client, &s)) {
+        struct buf *out = page_open(r, reply, "Session ", client);
+        session_facts(b, out, &s);
+        session_deliveries(b, r, out, &s);
+        session_subs(b, r, out, &s);
+        session_receiving(b, out, &s);
+        page_close(b, out);
+    } else {
+        page_missing(b, r, reply, "Session ", client,
+                     "There is no such session.  It never was, or it has "
+                     "ended or expired.");
+    }
+    buf_free(&id);
+}
+
+/* ============================ 11. Others ================================= */
+
+/* ---- retained messages -------------------------------------------------- */
+
+static void retained_form(struct buf *out, struct mqtt_bytes filter)
+{
+    buf_text(out, "<form role=\"search\" action=\"/retained\">\n"
+                  "<label for=\"filter\">Topic Filter</label> "
+                  "<input id=\"filter\" name=\"filter\" value=\"");
+    html_value(out, filter);
+    buf_text(out, "\"> <button>Show</button>\n</form>\n");
+}
+
+/* Is it a Topic Filter that retained messages can be asked for by?  If not,
+ * the page says why. */
+static int retained_filter(struct buf *out, struct mqtt_bytes filter)
+{
+    struct mqtt_error err;
+    struct mqtt_bytes share, plain;
+
+    memset(&err, 0, sizeof err);
+    if (mqtt_utf8_check(filter.p, filter.n) < filter.n) {
+        err.statement = "MQTT-1.5.4-1";
+        err.what = "it is not UTF-8 as the standard asks for";
+    } else if (mqtt_topic_filter_parse(filter, &share, &plain, &err) == 0) {
+        if (share.n == 0)
+            return 1;
+        err.statement = "";
+        err.what = "a Shared Subscription gets no retained messages (4.8.2)";
+    }
+    print(out, "<p class=\"alarm\">Not a filter for this page: %s", err.what);
+    if (*err.statement != '\0')
+        print(out, " [%s]", err.statement);
+    buf_text(out, "</p>\n");
+    return 0;
+}
+
+static const char *const retained_heads[] = {
+    "Topic", "*Payload", "#QoS", "#Size", "Age", "Expires in", NULL};
+
+static void retained_row(const struct broker *b, struct table *t,
+                         const struct inspect_message *m, uint64_t *spent)
+{
+    struct mqtt_bytes topic = {NULL, 0}, payload = {NULL, 0};
+    int opened = message_open(b, m, spent, &topic, &payload);
+
+    row_open_number(t, m->seq);
+    cell_topic(t, opened, topic);
+    cell_payload(t, opened, payload);
+    cell_number(t, m->qos);
+    size_text(cell(t), m->bytes);
+    time_text(cell(t), b->time.now, m->at);
+    cell_expires(t, b->time.now, m->expires);
+    row_close(t);
+}
+
+static void retained_table(struct broker *b, const struct request *r,
+                           struct buf *out, struct mqtt_bytes filter)
+{
+    struct inspect_message rows[PAGE_ROWS];
+    uint64_t skip = query_number(r, "skip", UINT32_MAX, 0), spent = 0, matched;
+    size_t n = inspect_retained(b->server, filter, (size_t)skip, rows,
+                                PAGE_ROWS, &matched);
+    struct table t;
+
+    if (n > 0) {
+        table_open(&t, out, "Retained messages", retained_heads);
+        for (size_t i = 0; i < n; i++)
+            retained_row(b, &t, &rows[i], &spent);
+        table_close(&t);
+    } else {
+        buf_text(out, "<p class=\"empty\">No retained message fits.</p>\n");
+    }
+    pager(out, r, "skip", "retained messages", PAGE_ROWS, skip, n, matched);
 }
 
 static void page_retained(struct broker *b, const struct request *r,
                           struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "page_retained\n");
+    struct mqtt_bytes none = {NULL, 0};
+    struct mqtt_bytes filter = query_value(r, "filter");
+    struct buf *out = page_open(r, reply, "Retained messages", none);
+
+    if (filter.n == 0)
+        filter = bytes_of("#");
+    retained_form(out, filter);
+    buf_text(out, "<p><small>A wildcard at the beginning does not match "
+                  "topics that begin with $ [MQTT-4.7.2-1].</small></p>\n");
+    if (retained_filter(out, filter))
+        retained_table(b, r, out, filter);
+    else
+        reply->status = 400;
+    page_close(b, out);
+}
+
+/* ---- marks -------------------------------------------------------------- */
+
+static const char *const client_heads[] = {
+    "Client Identifier", "State",        "Statements broken",
+    "#Statements kept",  "#Connections", "#Packets",
+    "Heard first",       "Heard last",   NULL};
+
+/* "none", or how many, so that it strikes the eye. */
+static void broken_text(struct buf *out, uint32_t broken)
+{
+    if (broken == 0) {
+        buf_text(out, "none");
+        return;
+    }
+    buf_text(out, "<strong class=\"broken\">");
+    number_text(out, broken);
+    buf_text(out, " broken</strong>");
+}
+
+static void client_row(struct table *t, uint64_t now,
+                       const struct inspect_client *c)
+{
+    row_open(t, c->client);
+    cell_client(t, "/clients/", c->client);
+    cell_text(t, c->online ? "<b class=\"online\">online</b>"
+                           : "<b class=\"offline\">offline</b>");
+    broken_text(cell(t), c->broken);
+    cell_number(t, c->kept);
+    cell_number(t, c->connections);
+    cell_number(t, c->packets);
+    time_text(cell(t), now, c->first);
+    buf_text(t->out, " ago");
+    time_text(cell(t), now, c->last);
+    buf_text(t->out, " ago");
+    row_close(t);
 }
 
 static void page_clients(struct broker *b, const struct request *r,
                          struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "page_clients\n");
+    struct mqtt_bytes none = {NULL, 0};
+    struct inspect_client rows[PAGE_ROWS];
+    uint64_t skip = query_number(r, "skip", UINT32_MAX, 0), matched;
+    size_t n =
+        inspect_clients(b->server, (size_t)skip, rows, PAGE_ROWS, &matched);
+    struct buf *out = page_open(r, reply, "Marks", none);
+    struct table t;
+
+    buf_text(out, "<p>How clients keep their side of the standard, as far as "
+                  "a server can see it.  Counted since the broker's start, "
+                  "for the ");
+    number_text(out, CLIENT_MARKS_MAX);
+    buf_text(out, " clients heard last.</p>\n");
+    if (n > 0) {
+        table_open(&t, out, "Clients, heard last first", client_heads);
+        for (size_t i = 0; i < n; i++)
+            client_row(&t, b->time.now, &rows[i]);
+        table_close(&t);
+    } else {
+        buf_text(out, "<p class=\"empty\">No client was heard.</p>\n");
+    }
+    pager(out, r, "skip", "clients", PAGE_ROWS, skip, n, matched);
+    page_close(b, out);
+}
+
+static const char *const mark_heads[] = {
+    "Statement", "Mark", "*What it asks", "#Kept", "#Broken", "*How", NULL};
+
+static void mark_row(struct table *t, const struct inspect_mark *m)
+{
+    row_open(t, bytes_of(m->statement));
+    print(cell(t), "<span class=\"keep\">[%s]</span>", m->statement);
+    cell_text(t, m->broken > 0 ? "<strong class=\"broken\">broken</strong>"
+                               : "kept");
+    html_text(cell(t), bytes_of(m->asks));
+    cell_number(t, m->kept);
+    cell_number(t, m->broken);
+    html_text(cell(t), bytes_of(m->how));
+    row_close(t);
+}
+
+/* The broken ones first, both in the order of the standard. */
+static void marks_table(struct buf *out, const struct inspect_mark *rows,
+                        size_t n)
+{
+    struct table t;
+
+    table_open(&t, out, "Statements that bind the client", mark_heads);
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].broken > 0)
+            mark_row(&t, &rows[i]);
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].broken == 0)
+            mark_row(&t, &rows[i]);
+    table_close(&t);
+}
+
+static void client_facts(const struct broker *b, struct buf *out,
+                         const struct inspect_client *c)
+{
+    struct inspect_session s;
+
+    buf_text(out, "<dl class=\"facts\">\n");
+    fact_open(out, "Statements broken");
+    broken_text(out, c->broken);
+    fact_close(out);
+    fact_number(out, "Statements kept", c->kept);
+    fact_number(out, "Connections", c->connections);
+    fact_number(out, "Packets from it", c->packets);
+    fact_open(out, "Heard first");
+    time_text(out, b->time.now, c->first);
+    buf_text(out, " ago");
+    fact_close(out);
+    fact_open(out, "Heard last");
+    time_text(out, b->time.now, c->last);
+    buf_text(out, " ago");
+    fact_close(out);
+    buf_text(out, "</dl>\n");
+    if (!inspect_session(b->server, c->client, &s))
+        return;
+    buf_text(out, "<p><a");
+    client_link(out, "/sessions/", c->client);
+    buf_text(out, ">Its session</a></p>\n");
 }
 
 static void page_client(struct broker *b, const struct request *r,
                         struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "page_client\n");
+    struct inspect_mark rows[INSPECT_MARKS];
+    struct buf id = {NULL, 0, 0, 0};
+    struct mqtt_bytes client = client_linked(r, 1, &id);
+    struct inspect_client c;
+
+    if (inspect_client(b->server, client, &c)) {
+        struct buf *out = page_open(r, reply, "Marks of ", client);
+        size_t n = inspect_marks(b->server, client, rows);
+        client_facts(b, out, &c);
+        if (n > 0)
+            marks_table(out, rows, n);
+        page_close(b, out);
+    } else {
+        page_missing(b, r, reply, "Marks of ", client,
+                     "There is no record of this client: it was not heard "
+                     "since the broker's start, or too many others were.");
+    }
+    buf_free(&id);
 }
+
+/* ============================ 12. Look =================================== */
+
+static void lines_add(struct reply *reply, const char *type,
+                      const char *const *lines)
+{
+    reply->type = type;
+    for (; *lines != NULL; lines++) {
+        buf_text(&reply->body, *lines);
+        buf_text(&reply->body, "\n");
+    }
+}
+
+static const char *const style_lines[] = {
+    ":root {",
+    "  color-scheme: light dark;",
+    "  --ground: #fbfbf9; --raised: #ffffff; --ink: #1d2126;",
+    "  --quiet: #565d66; --line: #d9dcd8; --link: #0b57a8;",
+    "  --good: #1a6b3c; --bad: #a3180f; --bad-ground: #fdeceb;",
+    "  --odd: #7a3e00; --odd-ground: #fbeeda;",
+    "}",
+    "@media (prefers-color-scheme: dark) {",
+    "  :root {",
+    "    --ground: #14171a; --raised: #1c2024; --ink: #e4e7ea;",
+    "    --quiet: #a3abb4; --line: #363c43; --link: #84bdf7;",
+    "    --good: #78d19a; --bad: #ff9c92; --bad-ground: #3a1a18;",
+    "    --odd: #f0bf80; --odd-ground: #3a2b16;",
+    "  }",
+    "}",
+    "* { box-sizing: border-box; }",
+    "body {",
+    "  margin: 0 auto; padding: 0 1rem 2rem; max-width: 84rem;",
+    "  background: var(--ground); color: var(--ink);",
+    "  font: 1rem/1.5 system-ui, sans-serif;",
+    "}",
+    "a { color: var(--link); text-underline-offset: .15em; }",
+    ":focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }",
+    "main:focus { outline: none; }",
+    ".skip { position: absolute; left: -100rem; }",
+    ".skip:focus { left: 1rem; top: .5rem; background: var(--raised);",
+    "  padding: .5rem 1rem; z-index: 1; }",
+    "header { display: flex; flex-wrap: wrap; align-items: center;",
+    "  gap: 0 1.25rem; border-bottom: 1px solid var(--line); }",
+    "header p { margin: 0; }",
+    ".brand { font-weight: 700; padding: .7rem 0; }",
+    ".refresh { margin-left: auto; color: var(--quiet);",
+    "  font-size: .875rem; padding: .4rem 0; }",
+    ".refresh .lost { color: var(--bad); font-weight: 600; }",
+    ".refresh a { padding: .4rem 0; }",
+    "nav ul, .filters { display: flex; flex-wrap: wrap; gap: 0 1rem;",
+    "  margin: 0; padding: 0; list-style: none; }",
+    "nav ul a, .filters a, .pager a { display: inline-block;",
+    "  padding: .6rem 0; }",
+    "[aria-current] { color: var(--ink); text-decoration: none;",
+    "  box-shadow: inset 0 -3px var(--link); }",
+    "h1 { font-size: 1.5rem; line-height: 1.3; margin: 1.25rem 0 .75rem; }",
+    "h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }",
+    "h2 small { color: var(--quiet); font-weight: 400; margin-left: .25em; }",
+    "small { font-size: .8125rem; color: var(--quiet); }",
+    ".name, code { font-family: ui-monospace, monospace; font-size: .9375em;",
+    "  white-space: pre-wrap; overflow-wrap: anywhere; }",
+    ".odd { color: var(--odd); background: var(--odd-ground);",
+    "  border-radius: .2em; padding: 0 .15em; font-size: .85em; }",
+    ".online { color: var(--good); }",
+    ".offline { color: var(--quiet); }",
+    ".alarm { border: 1px solid var(--bad); border-left-width: .4rem;",
+    "  background: var(--bad-ground); padding: .6rem 1rem;",
+    "  overflow-wrap: anywhere; }",
+    ".broken { color: var(--bad); }",
+    "time { white-space: nowrap; }",
+    ".empty { color: var(--quiet); }",
+    ".as-of { color: var(--quiet); font-size: .8125rem; margin-top: 2rem; }",
+    "dl { margin: 0; }",
+    "dd { margin: 0; overflow-wrap: anywhere; }",
+    "dt { color: var(--quiet); font-size: .8125rem; }",
+    "dd small { display: block; }",
+    ".tiles { display: grid; gap: 1px; background: var(--line);",
+    "  border: 1px solid var(--line); border-radius: .4rem;",
+    "  overflow: hidden;",
+    "  grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); }",
+    ".tiles div { background: var(--raised); padding: .6rem .8rem; }",
+    ".tiles dd { font-size: 1.25rem; font-weight: 600; line-height: 1.35; }",
+    ".tiles small { font-weight: 400; line-height: 1.4; }",
+    ".facts { display: grid; gap: .6rem 1.5rem;",
+    "  grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }",
+    "form { display: flex; flex-wrap: wrap; align-items: center;",
+    "  gap: .5rem; margin: .5rem 0; }",
+    "input, button { font: inherit; color: inherit; padding: .4rem .6rem;",
+    "  background: var(--raised); border: 1px solid var(--quiet);",
+    "  border-radius: .3rem; }",
+    "input { flex: 1 1 12rem; max-width: 28rem; min-width: 0; }",
+    "button { cursor: pointer; padding: .4rem 1rem; }",
+    "table { width: 100%; border-collapse: collapse; margin: .5rem 0;",
+    "  font-variant-numeric: tabular-nums; }",
+    "caption { text-align: left; color: var(--quiet);",
+    "  font-size: .8125rem; padding-bottom: .25rem; }",
+    "th, td { text-align: left; vertical-align: top; font-weight: 400;",
+    "  padding: .45rem .9rem .45rem 0; border-top: 1px solid var(--line); }",
+    "thead th { color: var(--quiet); font-size: .8125rem;",
+    "  vertical-align: bottom; border-top: 0; line-height: 1.3; }",
+    ".number { text-align: right; }",
+    ".keep { white-space: nowrap; }",
+    "th:last-child, td:last-child { padding-right: 0; }",
+    "td small { display: block; }",
+    "tbody tr:hover { background: var(--raised); }",
+    ".pager { display: flex; flex-wrap: wrap; align-items: center;",
+    "  gap: 0 1.25rem; color: var(--quiet); }",
+    "@media (max-width: 52rem) {",
+    "  table, caption, tbody, tr, th, td { display: block; }",
+    "  thead { position: absolute; left: -100rem; }",
+    "  tbody tr { display: grid; gap: .35rem 1rem; padding: .75rem 0;",
+    "    grid-template-columns: repeat(2, minmax(0, 1fr));",
+    "    border-top: 1px solid var(--line); }",
+    "  tbody tr:hover { background: none; }",
+    "  tbody th, tbody td, tbody td.number { border: 0; padding: 0;",
+    "    text-align: left; }",
+    "  tbody th, td.wide { grid-column: 1 / 3; }",
+    "  tbody th { font-weight: 600; }",
+    "  td:empty { display: none; }",
+    "  td::before { content: attr(data-label); display: block;",
+    "    color: var(--quiet); font-size: .8125rem; }",
+    "  form label { flex-basis: 100%; }",
+    "  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }",
+    "  .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); }",
+    "  .refresh { margin-left: 0; flex-basis: 100%; }",
+    "}",
+    NULL};
 
 static void style_css(struct broker *b, const struct request *r,
                       struct reply *reply)
 {
     (void)b;
     (void)r;
-    buf_text(&reply->body, "style_css\n");
+    lines_add(reply, "text/css; charset=utf-8", style_lines);
 }
+
+static const char *const refresh_lines[] = {
+    "\"use strict\";",
+    "// Fetches the page again every few seconds and changes in place what",
+    "// has changed, so that focus, typed text, selection and position stay.",
+    "(() => {",
+    "  const every = 3000, patience = 10000;",
+    "  const state = document.getElementById(\"state\");",
+    "  const pause = document.getElementById(\"pause\");",
+    "  const query = new URLSearchParams(location.search);",
+    "  let off = query.get(\"refresh\") === \"off\";",
+    "  let seen = new Date(), busy = false;",
+    "",
+    "  const say = (text, name) => {",
+    "    if (state.textContent !== text) state.textContent = text;",
+    "    state.className = name;",
+    "  };",
+    "  const show = () => {",
+    "    say(off ? \"Not refreshed.\" : \"Refreshed every 3 seconds.\", \"\");",
+    "    pause.textContent = off ? \"Resume\" : \"Pause\";",
+    "  };",
+    "",
+    "  const attributes = (old, fresh) => {",
+    "    for (const a of [...old.attributes])",
+    "      if (!fresh.hasAttribute(a.name)) old.removeAttribute(a.name);",
+    "    for (const a of fresh.attributes)",
+    "      if (old.getAttribute(a.name) !== a.value)",
+    "        old.setAttribute(a.name, a.value);",
+    "  };",
+    "  const key = (node) => node.dataset && node.dataset.key;",
+    "  const alike = (a, b) => a.nodeName === b.nodeName && key(a) === key(b);",
+    "  // The old node that becomes this one: a row is looked for by its key,",
+    "  // all else must stand in its place.",
+    "  const find = (at, node) => {",
+    "    if (key(node))",
+    "      while (at && !alike(at, node)) at = at.nextSibling;",
+    "    return at && alike(at, node) ? at : null;",
+    "  };",
+    "  const update = (old, fresh) => {",
+    "    if (old.nodeType !== Node.ELEMENT_NODE) {",
+    "      if (old.data !== fresh.data) old.data = fresh.data;",
+    "      return;",
+    "    }",
+    "    attributes(old, fresh);",
+    "    let at = old.firstChild;",
+    "    const drop = (end) => {",
+    "      while (at !== end) {",
+    "        const gone = at;",
+    "        at = at.nextSibling;",
+    "        gone.remove();",
+    "      }",
+    "    };",
+    "    for (const node of [...fresh.childNodes]) {",
+    "      const found = find(at, node);",
+    "      if (!found) {",
+    "        old.insertBefore(node, at);",
+    "        continue;",
+    "      }",
+    "      drop(found);",
+    "      at = found.nextSibling;",
+    "      update(found, node);",
+    "    }",
+    "    drop(null);",
+    "  };",
+    "",
+    "  const refresh = async () => {",
+    "    if (off || busy || document.hidden) return;",
+    "    busy = true;",
+    "    try {",
+    "      const signal = AbortSignal.timeout(patience);",
+    "      const reply = await fetch(location.href, { signal });",
+    "      const text = await reply.text();",
+    "      const page = new DOMParser().parseFromString(text, \"text/html\");",
+    "      if (off) return;",
+    "      const main = page.getElementById(\"main\");",
+    "      update(document.getElementById(\"main\"), main);",
+    "      document.title = page.title;",
+    "      seen = new Date();",
+    "      show();",
+    "    } catch {",
+    "      if (!off)",
+    "        say(\"The broker has not answered since \" +",
+    "          seen.toLocaleTimeString(\"en-GB\") + \".\", \"lost\");",
+    "    } finally {",
+    "      busy = false;",
+    "    }",
+    "  };",
+    "",
+    "  pause.addEventListener(\"click\", (event) => {",
+    "    const there = pause.href;",
+    "    event.preventDefault();",
+    "    pause.href = location.href;",
+    "    history.replaceState(null, \"\", there);",
+    "    off = !off;",
+    "    show();",
+    "    refresh();",
+    "  });",
+    "  document.addEventListener(\"visibilitychange\", refresh);",
+    "  setInterval(refresh, every);",
+    "  show();",
+    "})();",
+    NULL};
 
 static void refresh_js(struct broker *b, const struct request *r,
                        struct reply *reply)
 {
     (void)b;
     (void)r;
-    buf_text(&reply->body, "refresh_js\n");
+    lines_add(reply, "text/javascript; charset=utf-8", refresh_lines);
 }
 
-/* ============================ 8. Machines ================================ */
+/* ============================ 13. Machines =============================== */
+/*
+ * The same facts for programs.  /api/...: JSON (RFC 8259).  Times are ms
+ * since 1970, durations and sizes have their unit in the name, null = there
+ * is none.
+ */
+
+/* Begins a member, or an element where key is NULL. */
+static struct buf *json_key(struct buf *out, const char *key)
+{
+    uint8_t last = out->n > 0 ? out->p[out->n - 1] : '{';
+
+    if (last != '{' && last != '[')
+        buf_text(out, ",");
+    if (key != NULL)
+        print(out, "\"%s\":", key);
+    return out;
+}
+
+static void json_number(struct buf *out, const char *key, uint64_t number)
+{
+    print(json_key(out, key), "%" PRIu64, number);
+}
+
+/* 0 stands for what there is not. */
+static void json_some(struct buf *out, const char *key, uint64_t number)
+{
+    if (number > 0)
+        json_number(out, key, number);
+    else
+        buf_text(json_key(out, key), "null");
+}
+
+static void json_flag(struct buf *out, const char *key, int flag)
+{
+    buf_text(json_key(out, key), flag ? "true" : "false");
+}
+
+static void json_name(struct buf *out, const char *key, struct mqtt_bytes name)
+{
+    json_text(json_key(out, key), name);
+}
+
+static struct buf *json_open(struct reply *reply)
+{
+    reply->type = "application/json";
+    buf_text(&reply->body, "{");
+    return &reply->body;
+}
+
+static void json_close(struct buf *out)
+{
+    buf_text(out, "}\n");
+}
+
+static void json_overview_store(const struct broker *b, struct buf *out)
+{
+    struct store_figures s = store_figures(b->store);
+    const struct histogram *h = &b->sync;
+
+    json_number(out, "store_live_bytes", s.live_bytes);
+    json_number(out, "store_total_bytes", s.total_bytes);
+    json_number(out, "store_segments", s.segments);
+    json_flag(out, "store_refuses_writes", store_full(b->store));
+    json_number(out, "syncs", s.syncs);
+    print(json_key(out, "syncs_per_second"), "%.3f", pace_rate(b));
+    json_some(out, "sync_mean_us", h->count > 0 ? h->sum_us / h->count : 0);
+    json_some(out, "sync_max_us", h->max_us);
+    json_number(out, "turn_max_us", b->turn.max_us);
+}
 
 static void api_overview(struct broker *b, const struct request *r,
                          struct reply *reply)
 {
-    (void)b;
+    const struct session_figures *f = session_figures(b->server);
+    struct buf *out = json_open(reply);
+
     (void)r;
-    buf_text(&reply->body, "api_overview\n");
+    json_name(out, "version", bytes_of(BROKER_VERSION));
+    json_number(out, "uptime_seconds", uptime_ms(b) / 1000);
+    json_number(out, "connections", b->conn_count - b->visitors);
+    json_number(out, "sessions", f->sessions);
+    json_number(out, "sessions_online", f->online);
+    json_number(out, "sessions_offline", f->sessions - f->online);
+    json_number(out, "sessions_expired", f->expired);
+    json_number(out, "subscriptions", f->subscriptions);
+    json_number(out, "deliveries_waiting", f->deliveries);
+    json_number(out, "messages", f->messages);
+    json_number(out, "message_bytes", f->message_bytes);
+    json_number(out, "retained_messages", f->retained);
+    json_overview_store(b, out);
+    json_number(out, "dropped", f->dropped);
+    buf_text(json_key(out, "dropped_by"), "{");
+    for (size_t i = 0; i < DROP_KINDS; i++)
+        json_number(out, drops[i].name, f->dropped_by[i]);
+    buf_text(out, "}");
+    json_close(out);
 }
 
+/* What is left of an interval that ends then; null = it has no end yet. */
+static void json_left(struct buf *out, const char *key, uint64_t now,
+                      uint64_t ends)
+{
+    if (ends == 0)
+        buf_text(json_key(out, key), "null");
+    else
+        json_number(out, key, ends > now ? ends - now : 0);
+}
+
+static void json_age(struct buf *out, const char *key, uint64_t now,
+                     uint64_t at)
+{
+    if (at == 0)
+        buf_text(json_key(out, key), "null");
+    else
+        json_number(out, key, now > at ? now - at : 0);
+}
+
+/* The members of a session's object. */
+static void json_session(struct buf *out, uint64_t now,
+                         const struct inspect_session *s)
+{
+    json_name(out, "client_id", s->client);
+    json_some(out, "store_number", s->number);
+    json_flag(out, "online", s->peer != NULL);
+    if (s->peer != NULL)
+        json_name(out, "address", bytes_of(s->peer));
+    else
+        buf_text(json_key(out, "address"), "null");
+    json_number(out, "since_unix_ms", s->since);
+    json_flag(out, "expires", s->expiry != UINT32_MAX);
+    if (s->expiry == UINT32_MAX)
+        buf_text(json_key(out, "expiry_seconds"), "null");
+    else
+        json_number(out, "expiry_seconds", s->expiry);
+    json_left(out, "expires_in_ms", now, s->ends);
+    json_number(out, "subscription_count", s->subscriptions);
+    json_number(out, "queued_qos0", s->queued[0]);
+    json_number(out, "queued_qos1", s->queued[1]);
+    json_number(out, "queued_qos2", s->queued[2]);
+    json_number(out, "in_flight", s->in_flight);
+    json_number(out, "receiving_count", s->receiving);
+    json_age(out, "oldest_age_ms", now, s->oldest);
+    json_flag(out, "will", s->will);
+    json_left(out, "will_due_in_ms", now, s->will_due);
+}
+
+#define API_ROWS 100      /* in an answer, unless limit says otherwise */
+#define API_ROWS_MAX 1000 /* what limit may say */
+
+static size_t query_limit(const struct request *r)
+{
+    return (size_t)query_number(r, "limit", API_ROWS_MAX, API_ROWS);
+}
+
+/* "next_after": where the next sessions begin, for the field `after`. */
 static void api_sessions(struct broker *b, const struct request *r,
                          struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "api_sessions\n");
+    struct inspect_session *rows;
+    struct inspect_query q;
+    uint64_t matched, first;
+    struct buf *out = json_open(reply);
+    size_t n;
+
+    sessions_query(r, &q);
+    q.limit = query_limit(r);
+    rows = (struct inspect_session *)mem_new((q.limit + 1) * sizeof *rows);
+    n = inspect_sessions(b->server, &q, rows, &matched, &first);
+    json_number(out, "matched", matched);
+    json_number(out, "first", first);
+    buf_text(json_key(out, "sessions"), "[");
+    for (size_t i = 0; i < n; i++) {
+        buf_text(json_key(out, NULL), "{");
+        json_session(out, b->time.now, &rows[i]);
+        buf_text(out, "}");
+    }
+    buf_text(out, "]");
+    if (n > 0 && first + n < matched)
+        json_name(out, "next_after", rows[n - 1].client);
+    else
+        buf_text(json_key(out, "next_after"), "null");
+    json_close(out);
+    free(rows);
 }
 
+static void json_subs(const struct broker *b, struct buf *out,
+                      struct mqtt_bytes client, size_t skip, size_t limit)
+{
+    struct inspect_sub *rows =
+        (struct inspect_sub *)mem_new((limit + 1) * sizeof *rows);
+    size_t n = inspect_subs(b->server, client, skip, rows, limit);
+
+    buf_text(json_key(out, "subscriptions"), "[");
+    for (size_t i = 0; i < n; i++) {
+        buf_text(json_key(out, NULL), "{");
+        json_name(out, "filter", rows[i].filter);
+        json_number(out, "qos", rows[i].qos);
+        json_flag(out, "no_local", rows[i].no_local);
+        json_flag(out, "retain_as_published", rows[i].retain_as_published);
+        json_number(out, "retain_handling", rows[i].retain_handling);
+        json_some(out, "subscription_id", rows[i].id);
+        buf_text(out, "}");
+    }
+    buf_text(out, "]");
+    free(rows);
+}
+
+/* The first bytes of a payload, as text if they are UTF-8 by 1.5.4, and in
+ * hexadecimal if not: the other of the two is null. */
+static void json_payload(struct buf *out, struct mqtt_bytes payload)
+{
+    struct mqtt_bytes head = payload_head(payload);
+    int text = mqtt_utf8_check(head.p, head.n) == head.n;
+
+    json_number(out, "payload_bytes", payload.n);
+    json_key(out, "payload_head_text");
+    if (text)
+        json_text(out, head);
+    else
+        buf_text(out, "null");
+    json_key(out, "payload_head_hex");
+    buf_text(out, text ? "null" : "\"");
+    for (size_t i = 0; !text && i < head.n; i++)
+        print(out, "%02x", head.p[i]);
+    buf_text(out, text ? "" : "\"");
+}
+
+/* The members that have to be read back; null: they were not. */
+static void json_message(const struct broker *b, struct buf *out,
+                         const struct inspect_message *m, uint64_t *spent)
+{
+    struct mqtt_bytes topic, payload;
+
+    if (message_open(b, m, spent, &topic, &payload)) {
+        json_name(out, "topic", topic);
+        json_payload(out, payload);
+        return;
+    }
+    buf_text(json_key(out, "topic"), "null");
+    buf_text(json_key(out, "payload_bytes"), "null");
+    buf_text(json_key(out, "payload_head_text"), "null");
+    buf_text(json_key(out, "payload_head_hex"), "null");
+}
+
+static void json_delivery(const struct broker *b, struct buf *out,
+                          const struct inspect_delivery *d, uint64_t *spent)
+{
+    const struct inspect_message *m = &d->message;
+
+    buf_text(json_key(out, NULL), "{");
+    json_number(out, "number", m->seq);
+    json_message(b, out, m, spent);
+    json_name(out, "stage", bytes_of(stages[stage_of(d)].name));
+    json_number(out, "qos", d->qos);
+    json_flag(out, "retain", d->retain);
+    json_some(out, "packet_id", d->packet_id);
+    json_number(out, "packet_bytes", m->bytes);
+    json_age(out, "age_ms", b->time.now, m->at);
+    json_left(out, "expires_in_ms", b->time.now, m->expires);
+    buf_text(out, "}");
+}
+
+static void json_deliveries(const struct broker *b, struct buf *out,
+                            struct mqtt_bytes client, size_t skip, size_t limit)
+{
+    struct inspect_delivery *rows =
+        (struct inspect_delivery *)mem_new((limit + 1) * sizeof *rows);
+    size_t n = inspect_deliveries(b->server, client, skip, rows, limit);
+    uint64_t spent = 0;
+
+    buf_text(json_key(out, "deliveries"), "[");
+    for (size_t i = 0; i < n; i++)
+        json_delivery(b, out, &rows[i], &spent);
+    buf_text(out, "]");
+    free(rows);
+}
+
+static void json_receiving(const struct broker *b, struct buf *out,
+                           struct mqtt_bytes client, size_t limit)
+{
+    uint16_t *ids = (uint16_t *)mem_new((limit + 1) * sizeof *ids);
+    size_t n = inspect_receiving(b->server, client, 0, ids, limit);
+
+    buf_text(json_key(out, "receiving"), "[");
+    for (size_t i = 0; i < n; i++)
+        json_number(out, NULL, ids[i]);
+    buf_text(out, "]");
+    free(ids);
+}
+
+/* limit bounds each of its lists; subs and skip say where those of
+ * subscriptions and of deliveries begin. */
 static void api_session(struct broker *b, const struct request *r,
                         struct reply *reply)
 {
-    (void)b;
-    (void)r;
-    buf_text(&reply->body, "api_session\n");
+    struct buf *out = json_open(reply), id = {NULL, 0, 0, 0};
+    struct mqtt_bytes client = client_linked(r, 2, &id);
+    size_t limit = query_limit(r);
+    struct inspect_session s;
+
+    if (inspect_session(b->server, client, &s)) {
+        json_session(out, b->time.now, &s);
+        json_subs(b, out, client,
+                  (size_t)query_number(r, "subs", UINT32_MAX, 0), limit);
+        json_deliveries(b, out, client,
+                        (size_t)query_number(r, "skip", UINT32_MAX, 0), limit);
+        json_receiving(b, out, client, limit);
+    } else {
+        reply->status = 404;
+        json_name(out, "error", bytes_of("there is no such session"));
+    }
+    json_close(out);
+    buf_free(&id);
 }
 
 /* Prometheus's text format 0.0.4: for each metric what it means, its type,
@@ -1652,7 +3653,7 @@ static void healthz(struct broker *b, const struct request *r,
         reply_line(reply, 200, "ok");
 }
 
-/* ============================ 9. Visitors ================================ */
+/* ============================ 14. Visitors =============================== */
 /*
  * A visitor is a connection of the status page.  It has one request, whose
  * answer it gets whole, as the rest of a connection that is over:
@@ -1883,7 +3884,7 @@ static void visitor_advance_all(struct broker *b)
     }
 }
 
-/* ============================ 10. Connections ============================ */
+/* ============================ 15. Connections ============================ */
 
 static void conn_open(struct broker *b, int fd, const union address *peer,
                       int visitor)
@@ -2132,7 +4133,7 @@ static void accept_all(struct broker *b)
             accept_ready(b, &b->status.at[i], 1);
 }
 
-/* ============================ 11. Signals ================================ */
+/* ============================ 16. Signals ================================ */
 /*
  * The handler counts and writes a byte into a pipe that poll() watches, so a
  * signal between the loop's check and its poll() is not overslept.
@@ -2240,7 +4241,7 @@ static void signal_drain(struct broker *b)
     }
 }
 
-/* ============================ 12. The loop =============================== */
+/* ============================ 17. The loop =============================== */
 
 /* When the next turn is due though nothing arrives. */
 static uint64_t turn_due(const struct broker *b)
@@ -2335,6 +4336,7 @@ static int turn_finish(struct broker *b)
     session_server_settle(b->server, b->time.now);
     if (turn_commit(b) != 0)
         return -1;
+    pace_note(b);
     visitor_advance_all(b);
     if (store_error(b->store) != NULL) /* a page was to show what is rotten */
         return -1;
@@ -2366,7 +4368,7 @@ static int turn_run(struct broker *b)
     return rc;
 }
 
-/* ============================ 13. Life =================================== */
+/* ============================ 18. Life =================================== */
 
 /* Should 0, 1 or 2 be closed, the next file opened would become stdout, and
  * the log would be written into the ledger. */
@@ -2577,7 +4579,7 @@ static int broker_run(struct broker *b)
     return broker_stop(b);
 }
 
-/* ============================ 14. Audit ================================== */
+/* ============================ 19. Audit ================================== */
 /*
  * The ledger is read as a start would read it, but nothing is written to it,
  * and what would refuse a start is listed.  -a: what the ledger holds goes to
