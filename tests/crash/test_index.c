@@ -484,14 +484,16 @@ static void files_same(const struct disk *a, const struct disk *b)
 
 /* ==== 3. equality ========================================================= */
 
-/* What the index was, and what was in it, over all rounds. */
+/* What must be in some of the indexes.  A receiver ends in its QoS, RETAIN,
+ * stage (queued, sent, released) and Packet Identifier. */
 static const char *const things[] = {
     "rx=",       ":q:",     ":s:",       ":r:",    " expires=", " retain=1",
     " nl=1",     " rap=1",  " rh=2",     ":0:0:q", ":2:0:q",    " id=100 ",
     "via=;$share", "filter=$share/", "will-due=", "expiry=4294967295",
-    "expiry=4 ", "segment "};
+    "expiry=4 "};
 #define THINGS (sizeof things / sizeof things[0])
 
+/* Over all rounds: what became of the index. */
 static struct {
     int used;   /* it was used, and nothing was after it but the seal */
     int behind; /* it was used, and the log went on behind it */
