@@ -7,6 +7,7 @@
 #   make mutants      that each of its tests can fail
 #   make names        that each refusal names the right statement
 #   make interop      the walkthrough on real clients (mosquitto, paho, npm)
+#   make browser      the walkthrough on the status page, in Chromium
 #   make crash        10 million disks that a crash may leave
 #   make bites        that the test of those notices each missing sync
 #   make model        random lives against a plain model (SEEDS=n LENGTH=n)
@@ -300,6 +301,9 @@ names:
 
 interop: holdfast
 	tests/interop/run.sh
+
+browser: holdfast
+	tests/browser/run
 
 lines:
 	tests/lines
