@@ -14,6 +14,7 @@
 #   make killtest     200 rounds of kill -9 under load
 #   make powercut     500 power cuts on a mounted image under load (root)
 #   make loadtest     10,000 and 1,000,000 queued messages across a restart
+#   make pageload     the status page of 100,000 sessions, and bad visitors
 #   make memcheck     the walkthrough under valgrind
 #   make lines refs   no function too long, no unknown statement id
 #   make symbols      nothing outside POSIX.1-2008 is linked
@@ -250,6 +251,13 @@ build/loadtest: tests/loadtest.c tests/client.c tests/client.h build/mqtt.o \
 LOAD = 10000 1000 1000
 loadtest: build/loadtest holdfast
 	build/loadtest $(LOAD)
+
+build/pageload: tests/pageload.c tests/client.c tests/client.h build/mqtt.o
+	$(COMPILE) -Itests -o $@ tests/pageload.c tests/client.c build/mqtt.o
+
+SESSIONS = 100000
+pageload: build/pageload holdfast
+	build/pageload $(SESSIONS)
 
 # Some valgrinds cannot read the debug information of clang's default format.
 build/holdfast-memcheck: broker.c session.c store.c mqtt.c $(HEADERS)
