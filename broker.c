@@ -87,7 +87,8 @@
 #define REQUEST_MAX 8192           /* bytes of a request's head */
 #define REQUEST_WAIT 5000          /* ms for a request to be whole */
 #define ANSWER_WAIT 10000          /* ms for its answer to be read */
-#define ANSWERS_MAX 4              /* answers made in one turn */
+#define ANSWERS_MAX 1              /* answers made in one turn: clients are
+                                      served between any two of them */
 #define FIELDS_MAX 8               /* query parameters of a request */
 #define PACE_EVERY 30000           /* ms between two looks at the syncs */
 #define HISTOGRAM_BOUNDS 15        /* see histogram_bounds[] */
@@ -3877,10 +3878,10 @@ static void visitor_advance_all(struct broker *b)
         struct conn *c = &b->conns[i];
         if (!c->visitor || c->state != CONN_OPEN)
             continue;
-        if (made == ANSWERS_MAX)
-            b->again = 1;
-        else
+        if (made < ANSWERS_MAX)
             made += visitor_advance(b, c);
+        else if (c->asked || c->eof)
+            b->again = 1;
     }
 }
 
