@@ -107,9 +107,9 @@
  *
  * THE INDEX
  *
- *   index 1 store=8c1d0f6a52b7e943 batch=000000000041 at=01795364303120 \
+ *   index 2 store=8c1d0f6a52b7e943 batch=000000000041 at=01795364303120 \
  *     segments=00000001
- *   segment 00000007 size=00000000000324
+ *   segment 00000007 size=00000000000324 salt=51f0c2d7a9e86b34
  *   message seq=12 topic=sensor/a%20b at=00000007:00000000000238 \
  *     line=0000000057 body=0000000024 crc=8f3a11c2
  *   end records=0000000001 crc=4e0c9d72
@@ -181,9 +181,10 @@
     "bytes=0000000000 crc=00000000\n"
 #define COMMIT_SAMPLE "commit 000000000000 00000000\n"
 #define INDEX_SAMPLE                                                           \
-    "index 1 store=0123456789abcdef batch=000000000000 at=00000000000000 "     \
+    "index 2 store=0123456789abcdef batch=000000000000 at=00000000000000 "     \
     "segments=00000000\n"
-#define INDEX_SEGMENT_SAMPLE "segment 00000000 size=00000000000000\n"
+#define INDEX_SEGMENT_SAMPLE                                                   \
+    "segment 00000000 size=00000000000000 salt=0123456789abcdef\n"
 #define INDEX_PLACE_SAMPLE                                                     \
     " at=00000000:00000000000000 line=0000000000 body=0000000000 "             \
     "crc=00000000"
@@ -1883,28 +1884,36 @@ static const char *index_verify(struct store *st, struct reader *r,
     return !scan_done(&s) || crc != expected ? "it is torn or damaged" : NULL;
 }
 
+/* Copies of a store that went on by themselves have the same identity. */
+static const char index_stray[] = "it belongs to another copy of this store";
+
 /* Checks one `segment` line against the log, and keeps it as the place where
  * the log goes on. */
 static const char *index_segment_check(struct store *st, const uint8_t *p)
 {
     struct scan s = scan_begin(p, INDEX_SEGMENT);
     struct segment *segment;
+    uint64_t salt;
     st->replay.resume_segment = (uint32_t)scan_field(&s, "segment ", 8, 10);
     st->replay.resume_at = scan_field(&s, " size=", 14, 10);
+    salt = scan_field(&s, " salt=", 16, 16);
     scan_text(&s, "\n");
     if (!scan_done(&s))
         return "its list of segments is not valid";
     segment = segment_resolve(st, st->replay.resume_segment);
     if (segment == NULL)
         return "it is older than the last cleaning";
+    if (segment->number == st->replay.resume_segment && segment->salt != salt)
+        return index_stray;
     if (segment->size < st->replay.resume_at)
         return "a segment is shorter than it says";
     return NULL;
 }
 
 /* Does a batch of this number end where the index says that the log goes on?
- * If not, the index is of another copy of this store, which went its own way,
- * and a start from it would take its place in the log for damage. */
+ * If not, the index is of another copy, and a start from it would take its
+ * place in the log for damage.  The salt has not told where that segment was
+ * replaced by a copy of its own since. */
 static int index_fits(struct store *st, uint64_t batch)
 {
     struct segment *segment = segment_resolve(st, st->replay.resume_segment);
@@ -1932,7 +1941,7 @@ static const char *index_judge(struct store *st, struct reader *r,
     if (p == NULL)
         return "it cannot be read";
     s = scan_begin(p, INDEX_HEADER);
-    id = scan_field(&s, "index 1 store=", 16, 16);
+    id = scan_field(&s, "index 2 store=", 16, 16);
     batch = scan_field(&s, " batch=", 12, 10);
     (void)scan_field(&s, " at=", 14, 10);
     segments = scan_field(&s, " segments=", 8, 10);
@@ -1959,7 +1968,7 @@ static const char *index_judge(struct store *st, struct reader *r,
     if (why == NULL && at > body_end)
         why = "it is not valid";
     if (why == NULL && !index_fits(st, batch))
-        why = "it belongs to another copy of this store";
+        why = index_stray;
     return why;
 }
 
@@ -3014,14 +3023,16 @@ static void index_header(struct store *st)
         s = segment_resolve(st, st->oldest->segment);
     i = (size_t)(s - st->segments);
     n = snprintf(line, sizeof line,
-                 "index 1 store=%016" PRIx64 " batch=%012" PRIu64
+                 "index 2 store=%016" PRIx64 " batch=%012" PRIu64
                  " at=%014" PRIu64 " segments=%08zu\n",
                  st->id, st->last, st->now, st->segment_count - i);
     buf_add(&st->index.out, line, (size_t)n);
     for (; i < st->segment_count; i++) {
         n = snprintf(line, sizeof line,
-                     "segment %08" PRIu32 " size=%014" PRIu64 "\n",
-                     st->segments[i].number, st->segments[i].size);
+                     "segment %08" PRIu32 " size=%014" PRIu64
+                     " salt=%016" PRIx64 "\n",
+                     st->segments[i].number, st->segments[i].size,
+                     st->segments[i].salt);
         buf_add(&st->index.out, line, (size_t)n);
     }
 }

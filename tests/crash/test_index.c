@@ -833,9 +833,10 @@ static void test_forged_index_is_refused(void **state)
 {
     struct sample *m = (struct sample *)*state;
     char batch[sizeof " batch=000000000001"];
-    forged_try(m, "index 1 ", "index 1 ", NULL);
-    forged_try(m, "index 1 ", "index 2 ", "its first line is not valid");
-    forged_try(m, "index 1 ", "holdfast", "its first line is not valid");
+    char salt[sizeof " salt=0123456789abcdef"], other[sizeof salt];
+    forged_try(m, "index 2 ", "index 2 ", NULL);
+    forged_try(m, "index 2 ", "index 1 ", "its first line is not valid");
+    forged_try(m, "index 2 ", "holdfast", "its first line is not valid");
     forged_try(m, " segments=0000", " segments=9999",
                "its list of segments is not valid");
     forged_try(m, "\nsegment ", "\nsegmen: ",
@@ -846,6 +847,11 @@ static void test_forged_index_is_refused(void **state)
     batch[sizeof batch - 1] = '\0';
     forged_try(m, batch, " batch=000000000001",
                "it belongs to another copy of this store");
+    memcpy(salt, strstr((const char *)m->index.p, " salt="), sizeof salt);
+    salt[sizeof salt - 1] = '\0';
+    memcpy(other, salt, sizeof salt);
+    other[6] = other[6] == '0' ? '1' : '0';
+    forged_try(m, salt, other, "it belongs to another copy of this store");
 }
 
 /* A disk that does not give it back. */
