@@ -210,7 +210,8 @@ static size_t past(const struct look *x, const struct delivery *d)
     return x->killed ? d->past_killed : d->past_cut;
 }
 
-/* Must the ledger hold it?  README, "What is promised, and when". */
+/* Must the ledger hold it?  README, "What is promised, and how it is
+ * proven". */
 static int delivery_firm(const struct look *x, const struct delivery *d)
 {
     const struct message *m = &x->s->messages[d->message];
