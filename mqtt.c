@@ -1865,20 +1865,32 @@ int mqtt_connect_version(const uint8_t *p, size_t n)
 }
 
 /* 3.1.2 and 3.1.3.1: reads past what stands before it, without a judgement;
- * only of version 5 is it known where that ends. */
+ * only of version 5 is it known where that ends.  A wrong length may have put
+ * the Password where the Client Identifier is looked for: if there is one,
+ * only a CONNECT without a fault is believed. */
 struct mqtt_bytes mqtt_connect_client_id(const uint8_t *p, size_t n)
 {
     struct mqtt_bytes none = {NULL, 0};
     struct mqtt_error ignored;
     struct reader r = {p, 1, n, MQTT_CONNECT, MQTT_FROM_CLIENT, 0, &ignored};
+    struct mqtt_packet whole;
+    size_t size;
 
     if (n == 0 || p[0] >> 4 != MQTT_CONNECT)
         return none;
+    if (mqtt_frame_find(p, n, UINT32_MAX, MQTT_FROM_CLIENT, &size, &ignored) ==
+        MQTT_FRAME_COMPLETE) {
+        if (mqtt_packet_decode(&whole, p, size, MQTT_FROM_CLIENT, &ignored) ==
+            0)
+            return whole.connect.client_id;
+        r.end = size;
+    }
     reader_varint(&r, &property_length_field); /* Remaining Length */
     reader_binary(&r, &protocol_field);
     if (reader_number(&r, 1, &version_field) != 5)
         return none;
-    reader_number(&r, 1, &connect_flags_field);
+    if (reader_number(&r, 1, &connect_flags_field) & 0x40) /* Password Flag */
+        return none;
     reader_number(&r, 2, &keep_alive_field);
     size_t properties = reader_varint(&r, &property_length_field);
     reader_take(&r, properties, r.at, &property_length_field);

@@ -197,7 +197,8 @@ int mqtt_publish_open(struct mqtt_packet *out, const uint8_t *p, size_t n);
 int mqtt_connect_version(const uint8_t *p, size_t n);
 
 /* The Client Identifier of a CONNECT, which may be wrong elsewhere, from the
- * first n bytes of a connection; n of it is 0: it is empty or cannot be told.
+ * first n bytes of a connection; n of it is 0: it is empty or cannot be told,
+ * as in a wrong CONNECT with Password Flag 1, where it might be the Password.
  * Its UTF-8 is not checked. */
 struct mqtt_bytes mqtt_connect_client_id(const uint8_t *p, size_t n);
 

@@ -1088,7 +1088,11 @@ static void test_connect_client_id(void **state)
         const char *id;
     } cases[] = {
         {BYTES("\x10\x0F\0\4MQTT\5\2\0\0\0\0\2ab"), "ab"},
-        {BYTES("\x10\x7F\0\4MQTX\5\xFF\0\0\0\0\2abc"), "ab"},
+        {BYTES("\x10\x7F\0\4MQTX\5\xBF\0\0\0\0\2abc"), "ab"},
+        {BYTES("\x10\x12\0\4MQTT\5\x42\0\0\0\0\2ab\0\1p"), "ab"},
+        /* a length that is wrong by the Client Identifier's three bytes */
+        {BYTES("\x10\x13\0\4MQTT\5\x42\0\0\3\0\1a\0\3pwd"), ""},
+        {BYTES("\x10\x0E\0\4MQTT\5\2\0\0\0\0\2a" "\xC0\0"), ""},
         {BYTES("\x11\x12\0\4MQTT\5\2\0\0\3\x21\0\0\0\2ab"), "ab"},
         {BYTES("\x10\x0D\0\4MQTT\5\2\0\0\0\0\0"), ""},
         {BYTES("\x10\x0F\0\4MQTT\4\2\0\0\0\0\2ab"), ""},
