@@ -835,16 +835,25 @@ static void name_add(struct buf *b, struct mqtt_bytes name)
     buf_text(b, name.n > 100 ? "...\"" : "\"");
 }
 
-/* Begins a line about a client; log_end() ends it. */
+static void client_add(struct buf *b, struct mqtt_bytes client)
+{
+    if (client.n > 0)
+        name_add(b, client);
+    else
+        buf_text(b, "-");
+}
+
+/* Begins a line about a client; log_end() ends it.  Without a session it is
+ * whom the CONNECT names that is refused, as far as it can be told. */
 static void log_begin(struct session_server *s, const struct session *session,
                       const struct session_link *link)
 {
     s->log_line = s->log.n;
     buf_text(&s->log, "client ");
-    if (session != NULL)
-        name_add(&s->log, bytes_of(&session->client));
-    else
-        buf_text(&s->log, "-");
+    client_add(&s->log,
+               session != NULL
+                   ? bytes_of(&session->client)
+                   : mqtt_connect_client_id(link->in.p, link->in.n));
     if (link != NULL) {
         buf_text(&s->log, " ");
         buf_text(&s->log, link->peer);
@@ -951,10 +960,7 @@ static int trace_begin(struct session_link *link, const char *direction,
     buf_text(&s->trace, direction);
     buf_text(&s->trace, link->peer);
     buf_text(&s->trace, " ");
-    if (client.n > 0)
-        name_add(&s->trace, client);
-    else
-        buf_text(&s->trace, "-");
+    client_add(&s->trace, client);
     buf_text(&s->trace, " ");
     return 1;
 }
