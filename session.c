@@ -355,6 +355,7 @@ struct session_link {
     struct timer timer; /* TIMER_LINK: CONNECT awaited, or Keep Alive */
     uint64_t since;     /* when CONNECT was accepted, ms */
     uint64_t heard;     /* when the last packet came, ms */
+    uint64_t begun;     /* when the packet that is coming began to, ms */
     uint64_t silence;   /* ms without a packet that end it; 0 = none */
     uint32_t packet_max; /* the client's Maximum Packet Size */
     uint16_t window;     /* deliveries that may be open: at most the client's
@@ -906,6 +907,18 @@ static void log_settle(struct session_server *s)
     buf_rest(&s->log);
 }
 
+/* Why, as the client's Reason String, the log and the trace have it: the statement, what
+ * is wrong, and the byte, counted from the packet's first. */
+static void error_print(char out[WHY_MAX], const struct mqtt_error *err)
+{
+    int has = err->statement[0] != '\0';
+    int n = snprintf(out, WHY_MAX, "%s%s%s", has ? err->statement : "",
+                     has ? ": " : "", err->what);
+    if (err->offset != NO_BYTE && n > 0 && n < WHY_MAX)
+        snprintf(out + n, WHY_MAX - (size_t)n, " (byte %lu)",
+                 (unsigned long)err->offset);
+}
+
 static void count_packet(uint64_t by_type[16], const struct mqtt_packet *packet,
                          uint64_t *payload_bytes)
 {
@@ -1009,14 +1022,13 @@ static void trace_fault(struct session_link *link, const struct mqtt_error *err,
                         size_t n)
 {
     struct session_server *s = link->server;
-    char line[400];
-    int has = err->statement[0] != '\0';
+    char why[WHY_MAX];
     if (!trace_begin(link, "< ", NULL, 1))
         return;
-    snprintf(line, sizeof line, "not accepted: %s%s%s (byte %lu)\n",
-             err->statement, has ? ": " : "", err->what,
-             (unsigned long)err->offset);
-    buf_text(&s->trace, line);
+    error_print(why, err);
+    buf_text(&s->trace, "not accepted: ");
+    buf_text(&s->trace, why);
+    buf_text(&s->trace, "\n");
     trace_bytes(s, link->in.p, n, MQTT_FROM_CLIENT, link->state == LINK_NEW);
 }
 
@@ -1057,18 +1069,6 @@ static void log_drop(struct session_server *s, const struct session *session,
     buf_text(&s->log, "message on ");
     name_add(&s->log, topic);
     log_end(s, " discarded: %s", why[kind]);
-}
-
-/* Why, as the client's Reason String and the log have it: the statement, what
- * is wrong, and the byte, counted from the packet's first. */
-static void error_print(char out[WHY_MAX], const struct mqtt_error *err)
-{
-    int has = err->statement != NULL && err->statement[0] != '\0';
-    int n = snprintf(out, WHY_MAX, "%s%s%s", has ? err->statement : "",
-                     has ? ": " : "", err->what);
-    if (err->offset != NO_BYTE && n > 0 && n < WHY_MAX)
-        snprintf(out + n, WHY_MAX - (size_t)n, " (byte %lu)",
-                 (unsigned long)err->offset);
 }
 
 /* Begins the line about what is refused or ended here.  type: the packet that
@@ -3852,7 +3852,7 @@ static void marks_fail(struct session_link *link, const struct mqtt_error *err)
     char how[WHY_MAX];
     if (m == MARK_NONE)
         return;
-    if (link->state == LINK_NEW && m != MARK_3_2_2_15) {
+    if (link->state == LINK_NEW) {
         struct mqtt_bytes name = mqtt_connect_client_id(link->in.p, link->in.n);
         if (name.n > 0 && mqtt_utf8_check(name.p, name.n) == name.n)
             c = client_take(link->server, name);
@@ -4314,11 +4314,13 @@ static void marks_packet(struct session_link *link, const struct mqtt_packet *p,
 
 /* ---- Keep Alive */
 
-/* A packet is there: how long was there none?  While the server does not
- * listen, link->heard moves on, so that this is the client's own silence. */
+/* A packet is there: how long was there none?  Up to its first byte, for a
+ * large one takes its time (3.1.2.10).  While the server does not listen,
+ * link->heard moves on, so that this is the client's own silence. */
 static void marks_silence(struct session_link *link)
 {
-    uint64_t silent = link->server->now - link->heard;
+    uint64_t silent =
+        link->begun > link->heard ? link->begun - link->heard : 0;
     uint64_t allowed = link->silence / 3 * 2; /* ms */
     enum mark m = link->overruled ? MARK_3_1_2_21 : MARK_3_1_2_20;
     if (link->client == NULL || link->silence == 0)
@@ -4333,10 +4335,11 @@ static void marks_silence(struct session_link *link)
         mark_keep(link, m);
 }
 
-/* No packet came at all. */
+/* No packet came at all.  Of one that began to come nobody knows why it was
+ * not finished. */
 static void marks_timeout(struct session_link *link)
 {
-    if (link->client != NULL)
+    if (link->client != NULL && link->in.n == 0)
         mark_break(link, link->overruled ? MARK_3_1_2_21 : MARK_3_1_2_20,
                    "no packet for %llu ms, Keep Alive %llu s, unless the "
                    "network failed",
@@ -4797,8 +4800,10 @@ static void log_accepted(struct session_link *link,
     log_add(s, "; Session Expiry Interval ");
     log_seconds(s, session->expiry);
     if (session->expiry != p->props.session_expiry_interval) {
-        log_add(s, ", asked for ");
-        log_seconds(s, p->props.session_expiry_interval);
+        int asked = MQTT_HAS(&p->props, MQTT_SESSION_EXPIRY_INTERVAL);
+        log_add(s, asked ? ", asked for " : ", the default");
+        if (asked)
+            log_seconds(s, p->props.session_expiry_interval);
     }
     log_add(s, "; Keep Alive %lu s", (unsigned long)(link->silence / 1500));
     if (link->silence != (uint64_t)p->connect.keep_alive * 1500)
@@ -5596,6 +5601,11 @@ static int link_take(struct session_link *link)
     case MQTT_FRAME_COMPLETE:
         break;
     default:
+        if (link->state == LINK_NEW && err.reason == MQTT_PACKET_TOO_LARGE) {
+            /* CONNACK would have announced the limit of [MQTT-3.2.2-15] */
+            err.statement = "MQTT-3.1.4-2";
+            err.what = "the CONNECT is larger than this server takes";
+        }
         trace_fault(link, &err, link->in.n);
         link_fail(link, &err);
         return 0;
@@ -5619,6 +5629,7 @@ static int link_take(struct session_link *link)
             link_packet(link, &p);
     }
     buf_take(&link->in, size);
+    link->begun = s->now; /* the next one, if its first byte is there */
     return link->state != LINK_DONE; /* [MQTT-3.1.4-6] */
 }
 
@@ -6817,6 +6828,8 @@ void session_link_input(struct session_link *link, const void *bytes, size_t n,
     server_clock(link->server, now);
     if (link->state == LINK_DONE)
         return;
+    if (link->in.n == 0)
+        link->begun = link->server->now;
     buf_add(&link->in, bytes, n);
     link->server->figures.bytes_received += n;
     if (link->server->held == NULL)

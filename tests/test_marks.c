@@ -528,6 +528,13 @@ static void test_what_has_another_cause_is_not_blamed(void **state)
     script_run(t, "connect c1 id=x ka=10; wait 10900; pingreq");
     assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-20").broken, 0);
     assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-20").kept, 0);
+    /* a packet that takes longer than the Keep Alive to come, or for ever */
+    script_run(t, "connect c1 id=x ka=10; wait 9000; hex 30; wait 5000; "
+                  "hex 04000161; wait 500; hex 00C0; wait 9000; hex 00");
+    assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-20").broken, 0);
+    assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-20").kept, 1);
+    script_run(t, "connect c1 id=x ka=1; hex 30; wait 1500");
+    assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-20").broken, 0);
 }
 
 static void test_counts_cover_all_connections(void **state)

@@ -274,6 +274,9 @@ static void test_mqtt_3_1_4_1_mqtt_3_1_4_2_connect_refused(void **state)
          "connack 81 sp=0 rs=MQTT-3.1.4-1:*",
          M("CONNACK 0x81 Malformed Packet: MQTT-3.1.4-1: there is no "
                 "property of this identifier (byte 13)")},
+        {"10 81 80 20 0004 4D515454 05", "connack 95 sp=0 rs=MQTT-3.1.4-2:*",
+         NOBODY("CONNACK 0x95 Packet too large: MQTT-3.1.4-2: the CONNECT is "
+                "larger than this server takes (byte 1)")},
         {"connect c1 id=m will q1 $SYS/x =gone",
          "connack 87 sp=0 rs=MQTT-3.1.4-2:*",
          M("CONNACK 0x87 Not authorized: MQTT-3.1.4-2: topics that "
@@ -507,8 +510,8 @@ static void test_accepted(void **state)
     bench_leave(l);
     t->log.n = 0;
     l = bench_meet(t, "c0 id=m ka=101");
-    said(t, ACCEPTED("a new session; Session Expiry Interval 604800 s, asked "
-                     "for 0 s; Keep Alive 100 s, asked for 101 s"));
+    said(t, ACCEPTED("a new session; Session Expiry Interval 604800 s, the "
+                     "default; Keep Alive 100 s, asked for 101 s"));
     bench_say(l, "subscribe #1 t,q1");
     bench_hear(l, "suback*");
     bench_say(l, "publish q1 #1 t =in-flight");
