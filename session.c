@@ -365,6 +365,7 @@ struct session_link {
     uint32_t burst;      /* and at QoS 1: since output last left */
     uint8_t problem_information; /* Request Problem Information */
     uint8_t expiry_zero; /* CONNECT asked for Session Expiry Interval 0 */
+    uint8_t overruled;   /* CONNACK has a Server Keep Alive */
     uint32_t noted; /* a bit for each enum habit that was explained */
     struct text *alias_in;  /* topics by alias; server's alias_max + 1 */
     struct text *alias_out; /* topics by alias; alias_out_n + 1 */
@@ -376,7 +377,6 @@ struct session_link {
     /* What the client's own conduct is judged by (section 17a). */
     struct client *client; /* its marks; NULL = they are not kept (any more) */
     uint8_t resumed;    /* CONNACK said Session Present 1 */
-    uint8_t overruled;  /* CONNACK had a Server Keep Alive */
     uint8_t fresh_n;    /* of fresh, and */
     struct fresh fresh[FRESH_MAX]; /* what came since output last left */
     struct in_turn publishes[2]; /* deliveries at QoS 1, at QoS 2 */
@@ -907,8 +907,8 @@ static void log_settle(struct session_server *s)
     buf_rest(&s->log);
 }
 
-/* Why, as the client's Reason String, the log and the trace have it: the statement, what
- * is wrong, and the byte, counted from the packet's first. */
+/* Why, as the client's Reason String, the log and the trace have it: the
+ * statement, what is wrong, and the byte, counted from the packet's first. */
 static void error_print(char out[WHY_MAX], const struct mqtt_error *err)
 {
     int has = err->statement[0] != '\0';
@@ -3916,7 +3916,6 @@ static void marks_open(struct session_link *link, const struct mqtt_packet *p,
     struct client *c = client_take(s, bytes_of(&link->session->client));
     link->client = c;
     link->resumed = present != 0;
-    link->overruled = link->silence != (uint64_t)p->connect.keep_alive * 1500;
     link->rx_base = link->session->rx_order;
     c->link = link;
     c->connections++;
@@ -4454,6 +4453,7 @@ size_t inspect_marks(const struct session_server *s, struct mqtt_bytes client,
 {
     const struct client *c = client_find(s, client);
     size_t n = 0;
+    assert(MARKS <= INSPECT_MARKS);
     for (int m = MARK_NONE + 1; c != NULL && m < MARKS; m++) {
         if (c->marks[m].kept == 0 && c->marks[m].broken == 0)
             continue;
@@ -4747,8 +4747,10 @@ static void connect_limits(struct session_link *link,
         link->alias_out =
             mem_new((link->alias_out_n + 1u) * sizeof *link->alias_out);
     if (opt->keep_alive_max > 0 &&
-        (keep_alive == 0 || keep_alive > opt->keep_alive_max))
+        (keep_alive == 0 || keep_alive > opt->keep_alive_max)) {
         keep_alive = opt->keep_alive_max;
+        link->overruled = 1;
+    }
     link->silence = (uint64_t)keep_alive * 1500; /* [MQTT-3.1.2-22] */
 }
 
@@ -4777,7 +4779,7 @@ static int connect_answer(struct session_link *link,
         props->has |= (uint64_t)1 << MQTT_ASSIGNED_CLIENT_IDENTIFIER;
         props->assigned_client_identifier = bytes_of(&session->client);
     }
-    if (link->silence != (uint64_t)connect->connect.keep_alive * 1500) {
+    if (link->overruled) {
         props->has |= (uint64_t)1 << MQTT_SERVER_KEEP_ALIVE;
         props->server_keep_alive = opt->keep_alive_max;
     }
@@ -4806,7 +4808,7 @@ static void log_accepted(struct session_link *link,
             log_seconds(s, p->props.session_expiry_interval);
     }
     log_add(s, "; Keep Alive %lu s", (unsigned long)(link->silence / 1500));
-    if (link->silence != (uint64_t)p->connect.keep_alive * 1500)
+    if (link->overruled)
         log_add(s, ", asked for %u s", (unsigned)p->connect.keep_alive);
     log_end(s, "");
 }
