@@ -6,16 +6,16 @@
  * link's output; nothing here touches a socket, a file or a clock.
  *
  * Sections
- *     1  structures           10  messages           18  connecting
- *     2  tables, maps, slots  11  window, sending    19  packets from clients
- *     3  timers               12  retained messages  20  input
- *     4  log and trace        13  routing            21  turn and timers
- *     5  via sets             14  $SYS topics        22  replay: fields
- *     6  topic tree           15  shared deliveries  23  replay: records
- *     7  subscriptions        16  wills              24  replay: the whole
- *     8  records              17  sessions           25  public functions
- *     9  deliveries           17a marks              26  audit
- *                                                     27  inspect
+ *     1  structures           11  window, sending      20  packets from clients
+ *     2  tables, maps, slots  12  retained messages    21  input
+ *     3  timers               13  routing              22  turn and timers
+ *     4  log and trace        14  $SYS topics          23  replay: fields
+ *     5  via sets             15  shared deliveries    24  replay: records
+ *     6  topic tree           16  wills                25  replay: the whole
+ *     7  subscriptions        17  sessions             26  public functions
+ *     8  records              18  marks                27  audit
+ *     9  deliveries           19  connecting           28  inspect
+ *    10  messages
  *
  * Who points at whom
  *
@@ -374,7 +374,7 @@ struct session_link {
     uint32_t resend_n, resend_at;
     uint64_t sys_owed; /* the round of $SYS topics that tells it all values */
 
-    /* What the client's own conduct is judged by (section 17a). */
+    /* What the client's own conduct is judged by (section 18). */
     struct client *client; /* its marks; NULL = they are not kept (any more) */
     uint8_t resumed;    /* CONNACK said Session Present 1 */
     uint8_t fresh_n;    /* of fresh, and */
@@ -3475,7 +3475,7 @@ static void rx_del(struct session *session, struct rx *rx)
 }
 
 /* ======================================================================== */
-/* 17a  marks: the client's side of the standard                            */
+/* 18  marks: the client's side of the standard                             */
 /* ======================================================================== */
 /*
  * Each packet of an accepted client is held against the statements that bind
@@ -4481,7 +4481,7 @@ size_t inspect_clients(const struct session_server *s, size_t skip,
 }
 
 /* ======================================================================== */
-/* 18  connecting                                                           */
+/* 19  connecting                                                           */
 /* ======================================================================== */
 
 /* Ends a link: nothing more is read from it, what is in its output is still
@@ -4955,7 +4955,7 @@ static void on_connect(struct session_link *link, const struct mqtt_packet *p)
 }
 
 /* ======================================================================== */
-/* 19  packets from clients                                                 */
+/* 20  packets from clients                                                 */
 /* ======================================================================== */
 
 /* Resolves the Topic Alias of a PUBLISH, or sets it.  -1: the link failed.
@@ -5492,7 +5492,7 @@ static void on_disconnect(struct session_link *link,
 }
 
 /* ======================================================================== */
-/* 20  input                                                                */
+/* 21  input                                                                */
 /* ======================================================================== */
 
 static void on_ping(struct session_link *link)
@@ -5700,7 +5700,7 @@ static void server_listen(struct session_server *s)
 }
 
 /* ======================================================================== */
-/* 21  turn and timers                                                      */
+/* 22  turn and timers                                                      */
 /* ======================================================================== */
 
 static void link_timer(struct session_link *link)
@@ -5821,7 +5821,7 @@ static int object_fold(struct session_server *s, struct store_object *o)
 }
 
 /* ======================================================================== */
-/* 22  replay: the fields of a record                                       */
+/* 23  replay: the fields of a record                                       */
 /* ======================================================================== */
 
 /* Fields that hold a number, by their place in struct fields. */
@@ -6037,7 +6037,7 @@ static void fields_free(struct session_server *s, struct fields *f)
 }
 
 /* ======================================================================== */
-/* 23  replay: what each kind of record does                                */
+/* 24  replay: what each kind of record does                                */
 /* ======================================================================== */
 
 static struct session *replay_session(const struct session_server *s,
@@ -6417,7 +6417,7 @@ static void replay_lost(struct session_server *s, struct replay *r)
 }
 
 /* ======================================================================== */
-/* 24  replay: putting it together                                          */
+/* 25  replay: putting it together                                          */
 /* ======================================================================== */
 
 /* Puts a message's surviving receivers where they belong. */
@@ -6589,7 +6589,7 @@ static void server_resume(struct session_server *s)
 }
 
 /* ======================================================================== */
-/* 25  public functions                                                     */
+/* 26  public functions                                                     */
 /* ======================================================================== */
 
 void session_options_default(struct session_options *opt)
@@ -6910,7 +6910,7 @@ const struct session_figures *session_figures(const struct session_server *s)
 }
 
 /* ======================================================================== */
-/* 26  audit: what the ledger holds, in words                               */
+/* 27  audit: what the ledger holds, in words                               */
 /* ======================================================================== */
 
 #define AUDIT_RECORDS 1000 /* read in one step */
@@ -7218,7 +7218,7 @@ void session_audit_close(struct session_audit *a)
 }
 
 /* ======================================================================== */
-/* 27  inspect: what the server holds, for those who look                   */
+/* 28  inspect: what the server holds, for those who look                   */
 /* ======================================================================== */
 
 static int bytes_order(struct mqtt_bytes a, struct mqtt_bytes b)
