@@ -1218,8 +1218,9 @@ static int request_line(struct request *r, struct mqtt_bytes line, int *minor)
         rest.p[6] != '.' || !byte_digit(rest.p[7]))
         return request_refuse(r, 400,
                               "the first line is not `GET /path HTTP/1.1`");
-    if (rest.p[5] != '1' || rest.p[7] > '1')
-        return request_refuse(r, 505, "this is HTTP/1.1 and 1.0 only");
+    /* A higher minor version is this one with additions (RFC 9110, 2.5). */
+    if (rest.p[5] != '1')
+        return request_refuse(r, 505, "this is HTTP/1.1 only");
     *minor = rest.p[7] - '0';
     r->head = bytes_equal(method, "HEAD");
     if (!r->head && !bytes_equal(method, "GET"))
@@ -1289,7 +1290,7 @@ static int request_parse(struct request *r, const struct buf *head)
             break;
         status = request_header(r, line);
     }
-    if (status == 0 && (r->hosts > 1 || (r->hosts == 0 && minor == 1)))
+    if (status == 0 && (r->hosts > 1 || (r->hosts == 0 && minor > 0)))
         return request_refuse(r, 400, "there must be exactly one Host");
     return status;
 }
@@ -1398,8 +1399,8 @@ static int request_host(const struct settings *set, struct request *r)
 /*
  * Client identifiers, filters and topics come from clients, payloads from
  * anywhere, and queries from visitors.  What of them goes into a page, a link
- * or a JSON text passes through html_text(), html_value(), url_text() or
- * json_text(), and through nothing else.
+ * or a JSON text passes through html_text(), html_title(), html_value(),
+ * url_text() or json_text(), and through nothing else.
  */
 
 /* Adds a line of text made up from numbers and literals. */
@@ -1495,7 +1496,7 @@ static void html_put(struct buf *out, struct mqtt_bytes text, const char *open,
 {
     size_t len;
 
-    for (size_t i = 0; i<text.n; i += len> 0 ? len : 1) {
+    for (size_t i = 0; i < text.n; i += len == 0 ? 1 : len) {
         uint32_t point = 0;
         int edge = i == 0 || i + 1 == text.n;
         len = utf8_next(text.p + i, text.n - i, &point);
@@ -1517,10 +1518,28 @@ static void html_text(struct buf *out, struct mqtt_bytes text)
     html_put(out, text, "<span class=\"odd\">", "</span>");
 }
 
-/* Where no tag may stand: in an attribute between ", or in the title. */
-static void html_value(struct buf *out, struct mqtt_bytes text)
+/* For the title, where no tag may stand. */
+static void html_title(struct buf *out, struct mqtt_bytes text)
 {
     html_put(out, text, "{", "}");
+}
+
+/* The value of an input, which is sent back: the text itself.  What no
+ * Client Identifier and no filter can hold is U+FFFD. */
+static void html_value(struct buf *out, struct mqtt_bytes text)
+{
+    size_t len;
+
+    for (size_t i = 0; i < text.n; i += len == 0 ? 1 : len) {
+        uint32_t point;
+        len = utf8_next(text.p + i, text.n - i, &point);
+        if (len == 0)
+            buf_text(out, "\xEF\xBF\xBD");
+        else if (len == 1)
+            html_byte(out, text.p[i]);
+        else
+            buf_add(out, text.p + i, len);
+    }
 }
 
 /* A segment of a path, or a value of a query (RFC 3986, 2.3). */
@@ -1613,20 +1632,32 @@ static void span_text(struct buf *out, uint64_t ms)
               units[i + 1].name);
 }
 
+/* "2026-03-01 12:00:00 UTC" */
+static void stamp_text(struct buf *out, uint64_t at)
+{
+    time_t seconds = (time_t)(at / 1000);
+    char text[40] = "";
+    struct tm tm;
+
+    if (gmtime_r(&seconds, &tm) != NULL)
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
+    buf_text(out, text);
+}
+
 /* How long ago, or how long from now, with the time itself in a tooltip. */
 static void time_text(struct buf *out, uint64_t now, uint64_t at)
 {
-    time_t seconds = (time_t)(at / 1000);
-    char iso[32] = "", plain[40] = "";
-    struct tm tm;
-
-    if (gmtime_r(&seconds, &tm) != NULL) {
-        strftime(iso, sizeof iso, "%Y-%m-%dT%H:%M:%SZ", &tm);
-        strftime(plain, sizeof plain, "%Y-%m-%d %H:%M:%S UTC", &tm);
-    }
-    print(out, "<time datetime=\"%s\" title=\"%s\">", iso, plain);
+    buf_text(out, "<span class=\"keep\" title=\"");
+    stamp_text(out, at);
+    buf_text(out, "\">");
     span_text(out, at < now ? now - at : at - now);
-    buf_text(out, "</time>");
+    buf_text(out, "</span>");
+}
+
+static void ago_text(struct buf *out, uint64_t now, uint64_t at)
+{
+    time_text(out, now, at);
+    buf_text(out, " ago");
 }
 
 /* ============================ 8. Parts =================================== */
@@ -1696,7 +1727,8 @@ static int query_position(const char *name)
 
 /* The same page with one field of its query changed: ` href="?..."`.  A
  * value of no bytes drops it.  Positions in a list are dropped, too, unless
- * it is only the refreshing that changes. */
+ * it is only the refreshing that changes.  On the overview it leads to the
+ * sessions: nobody wants to pass the figures again. */
 static void query_link(struct buf *out, const struct request *r,
                        const char *name, struct mqtt_bytes value)
 {
@@ -1721,7 +1753,7 @@ static void query_link(struct buf *out, const struct request *r,
     } else if (strcmp(join, "?") == 0) {
         buf_text(out, join);
     }
-    buf_text(out, "\"");
+    buf_text(out, moves && r->path_n == 1 ? "#sessions\"" : "\"");
 }
 
 /* ---- the frame ---------------------------------------------------------- */
@@ -1761,7 +1793,7 @@ static struct buf *page_open(const struct request *r, struct reply *reply,
              "content=\"width=device-width, initial-scale=1\">\n"
              "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
     buf_text(out, kind);
-    html_value(out, name);
+    html_title(out, name);
     buf_text(out, " - Holdfast</title>\n"
                   "<link rel=\"stylesheet\" href=\"/style.css\">\n"
                   "<script src=\"/refresh.js\" defer></script>\n");
@@ -1786,19 +1818,13 @@ static struct buf *page_open(const struct request *r, struct reply *reply,
 
 static void page_close(const struct broker *b, struct buf *out)
 {
-    struct tm tm;
-    time_t seconds = (time_t)(b->time.now / 1000);
-    char text[64] = "";
-
-    if (gmtime_r(&seconds, &tm) != NULL)
-        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
-    print(out,
-          "<p class=\"as-of\">As of %s, by Holdfast " BROKER_VERSION ".</p>\n"
-          "</main>\n</body>\n</html>\n",
-          text);
+    buf_text(out, "<p class=\"as-of\">As of <span id=\"as-of\">");
+    stamp_text(out, b->time.now);
+    buf_text(out, "</span>, by Holdfast " BROKER_VERSION ".</p>\n"
+                  "</main>\n</body>\n</html>\n");
 }
 
-/* What was asked for is not there (any more). */
+/* What was asked for is not there (any more); why: HTML. */
 static void page_missing(const struct broker *b, const struct request *r,
                          struct reply *reply, const char *kind,
                          struct mqtt_bytes name, const char *why)
@@ -1806,7 +1832,7 @@ static void page_missing(const struct broker *b, const struct request *r,
     struct buf *out = page_open(r, reply, kind, name);
 
     reply->status = 404;
-    print(out, "<p>%s</p>\n<p><a href=\"/\">All sessions</a></p>\n", why);
+    print(out, "<p>%s</p>\n", why);
     page_close(b, out);
 }
 
@@ -1823,6 +1849,15 @@ static void client_link(struct buf *out, const char *path,
     print(out, " href=\"%s%s", path, dots ? "?id=" : "");
     url_text(out, client);
     buf_text(out, "\"");
+}
+
+/* Such a link by itself. */
+static void page_link(struct buf *out, const char *path,
+                      struct mqtt_bytes client, const char *label)
+{
+    buf_text(out, "<p><a");
+    client_link(out, path, client);
+    print(out, ">%s</a></p>\n", label);
 }
 
 /* The client that such a link, its query aside, leads to; `out` holds it. */
@@ -1857,6 +1892,17 @@ static void fact_number(struct buf *out, const char *name, uint64_t number)
     fact_close(out);
 }
 
+/* The number of the sessions, or of what waits for them, that the filter
+ * `show` leads to; the fact stays open. */
+static void fact_sessions(struct buf *out, const char *name, const char *show,
+                          uint64_t number)
+{
+    fact_open(out, name);
+    print(out, "<a href=\"/?show=%s#sessions\">", show);
+    number_text(out, number);
+    buf_text(out, "</a>");
+}
+
 /* Of the last fact: less important, below it. */
 static void fact_note(struct buf *out, const char *note)
 {
@@ -1868,21 +1914,24 @@ static void fact_note(struct buf *out, const char *note)
 struct table {
     struct buf *out;
     const char *const *heads; /* the columns, NULL at the end; # in front =
-                                 numbers, * = long texts */
+                                 numbers, * = long texts, - = long texts that
+                                 do without the column's name */
     size_t cells;             /* begun in this row */
 };
 
 static const char *head_name(const char *head)
 {
-    return head + (*head == '#' || *head == '*');
+    return head + (*head == '#' || *head == '*' || *head == '-');
 }
 
 static const char *head_class(const char *head)
 {
-    return *head == '#' ? " class=\"number\""
-                        : (*head == '*' ? " class=\"wide\"" : "");
+    if (*head == '#')
+        return " class=\"number\"";
+    return *head == '*' || *head == '-' ? " class=\"wide\"" : "";
 }
 
+/* The caption is for who hears the page: others see the heading above. */
 static void table_open(struct table *t, struct buf *out, const char *caption,
                        const char *const *heads)
 {
@@ -1924,8 +1973,8 @@ static struct buf *cell(struct table *t)
 
     cell_close(t);
     print(t->out, "<%s data-label=\"%s\"%s>",
-          t->cells == 0 ? "th scope=\"row\"" : "td", head_name(head),
-          head_class(head));
+          t->cells == 0 ? "th scope=\"row\"" : "td",
+          *head == '-' ? "" : head_name(head), head_class(head));
     t->cells++;
     return t->out;
 }
@@ -2051,10 +2100,11 @@ static uint64_t uptime_ms(const struct broker *b)
 
 static void overview_sessions(struct buf *out, const struct session_figures *f)
 {
-    fact_number(out, "Sessions online", f->online);
-    fact_number(out, "Sessions offline", f->sessions - f->online);
-    fact_open(out, "Waiting deliveries");
-    number_text(out, f->deliveries);
+    fact_sessions(out, "Sessions online", "online", f->online);
+    fact_close(out);
+    fact_sessions(out, "Sessions offline", "offline", f->sessions - f->online);
+    fact_close(out);
+    fact_sessions(out, "Waiting deliveries", "waiting", f->deliveries);
     fact_note(out, "queued or in flight");
     fact_close(out);
     fact_open(out, "Messages held");
@@ -2161,12 +2211,17 @@ static void sessions_query(const struct request *r, struct inspect_query *q)
             q->which = (enum inspect_which)i;
 }
 
-/* "online" or "offline", since when and from where. */
+static void online_text(struct buf *out, int online)
+{
+    buf_text(out, online ? "<b class=\"online\">online</b>"
+                         : "<b class=\"offline\">offline</b>");
+}
+
 static void state_text(struct buf *out, uint64_t now,
                        const struct inspect_session *s)
 {
-    buf_text(out, s->peer != NULL ? "<b class=\"online\">online</b> for "
-                                  : "<b class=\"offline\">offline</b> for ");
+    online_text(out, s->peer != NULL);
+    buf_text(out, " for ");
     time_text(out, now, s->since);
 }
 
@@ -2195,7 +2250,7 @@ static uint64_t queued_sum(const struct inspect_session *s)
     return (uint64_t)s->queued[0] + s->queued[1] + s->queued[2];
 }
 
-/* "3 (1 QoS 0, 2 QoS 1)" */
+/* "3", and below it "QoS 0: 1, QoS 1: 2" */
 static void queued_text(struct buf *out, const struct inspect_session *s)
 {
     const char *join = " <small>";
@@ -2204,9 +2259,8 @@ static void queued_text(struct buf *out, const struct inspect_session *s)
     for (int qos = 0; qos < 3; qos++) {
         if (s->queued[qos] == 0)
             continue;
-        buf_text(out, join);
+        print(out, "%sQoS %d: ", join, qos);
         number_text(out, s->queued[qos]);
-        print(out, " QoS %d", qos);
         join = ", ";
     }
     if (queued_sum(s) > 0)
@@ -2251,7 +2305,7 @@ static void session_row(struct table *t, uint64_t now,
 static void sessions_form(struct buf *out, const struct request *r,
                           const struct inspect_query *q)
 {
-    buf_text(out, "<form role=\"search\" action=\"/\">\n");
+    buf_text(out, "<form role=\"search\" action=\"/#sessions\">\n");
     if (q->which != INSPECT_ALL)
         print(out, "<input type=\"hidden\" name=\"show\" value=\"%s\">",
               shows[q->which]);
@@ -2315,7 +2369,7 @@ static void sessions_table(const struct broker *b, const struct request *r,
     sessions_form(out, r, &q);
     sessions_filters(out, r, &q);
     if (n > 0) {
-        table_open(&t, out, "Sessions by Client Identifier", session_heads);
+        table_open(&t, out, "Sessions", session_heads);
         for (size_t i = 0; i < n; i++)
             session_row(&t, b->time.now, &rows[i]);
         table_close(&t);
@@ -2434,6 +2488,7 @@ static size_t stage_of(const struct inspect_delivery *d)
 static void session_facts(const struct broker *b, struct buf *out,
                           const struct inspect_session *s)
 {
+    struct inspect_client marks;
     uint64_t now = b->time.now;
 
     buf_text(out, "<dl class=\"facts\">\n");
@@ -2463,9 +2518,10 @@ static void session_facts(const struct broker *b, struct buf *out,
     fact_open(out, "Will");
     will_text(out, now, s);
     fact_close(out);
-    buf_text(out, "</dl>\n<p><a");
-    client_link(out, "/clients/", s->client);
-    buf_text(out, ">How this client keeps the standard</a></p>\n");
+    buf_text(out, "</dl>\n");
+    if (inspect_client(b->server, s->client, &marks))
+        page_link(out, "/clients/", s->client,
+                  "How this client keeps the standard");
 }
 
 static void cell_flag(struct table *t, int flag)
@@ -2499,7 +2555,7 @@ static void session_subs(const struct broker *b, const struct request *r,
 
     section_open(out, "Subscriptions", s->subscriptions);
     if (n > 0) {
-        table_open(&t, out, "Subscriptions and their options", sub_heads);
+        table_open(&t, out, "Subscriptions", sub_heads);
         for (size_t i = 0; i < n; i++) {
             row_open(&t, rows[i].filter);
             cell_name(&t, rows[i].filter);
@@ -2545,7 +2601,7 @@ static void delivery_row(const struct broker *b, struct table *t,
 
 static const char *const delivery_heads[] = {
     "Topic", "*Payload", "Stage",      "#QoS", "#RETAIN", "#Packet Identifier",
-    "#Size", "Age",     "Expires in", NULL};
+    "#Size", "Age",      "Expires in", NULL};
 
 static void session_deliveries(const struct broker *b, const struct request *r,
                                struct buf *out, const struct inspect_session *s)
@@ -2559,16 +2615,12 @@ static void session_deliveries(const struct broker *b, const struct request *r,
 
     section_open(out, "Messages for the client", total);
     if (n > 0) {
-        table_open(&t, out, "In flight, then queued, oldest first",
-                   delivery_heads);
+        buf_text(out, "<p class=\"note\">In flight, then queued, oldest "
+                      "first.</p>\n");
+        table_open(&t, out, "Messages for the client", delivery_heads);
         for (size_t i = 0; i < n; i++)
             delivery_row(b, &t, &rows[i], &spent);
         table_close(&t);
-    }
-    if (skip + n < total) {
-        buf_text(out, "<p>and ");
-        number_text(out, total - skip - n);
-        buf_text(out, " more</p>\n");
     }
     pager(out, r, "skip", "messages", PAGE_DELIVERIES, skip, n, total);
     buf_text(out, "</section>\n");
@@ -2614,7 +2666,8 @@ static void page_session(struct broker *b, const struct request *r,
     } else {
         page_missing(b, r, reply, "Session ", client,
                      "There is no such session.  It never was, or it has "
-                     "ended or expired.");
+                     "ended or expired.</p>\n"
+                     "<p><a href=\"/\">All sessions</a>");
     }
     buf_free(&id);
 }
@@ -2738,16 +2791,13 @@ static void client_row(struct table *t, uint64_t now,
 {
     row_open(t, c->client);
     cell_client(t, "/clients/", c->client);
-    cell_text(t, c->online ? "<b class=\"online\">online</b>"
-                           : "<b class=\"offline\">offline</b>");
+    online_text(cell(t), c->online);
     broken_text(cell(t), c->broken);
     cell_number(t, c->kept);
     cell_number(t, c->connections);
     cell_number(t, c->packets);
-    time_text(cell(t), now, c->first);
-    buf_text(t->out, " ago");
-    time_text(cell(t), now, c->last);
-    buf_text(t->out, " ago");
+    ago_text(cell(t), now, c->first);
+    ago_text(cell(t), now, c->last);
     row_close(t);
 }
 
@@ -2762,13 +2812,14 @@ static void page_clients(struct broker *b, const struct request *r,
     struct buf *out = page_open(r, reply, "Marks", none);
     struct table t;
 
-    buf_text(out, "<p>How clients keep their side of the standard, as far as "
-                  "a server can see it.  Counted since the broker's start, "
-                  "for the ");
+    buf_text(out, "<p class=\"note\">How clients keep their side of the "
+                  "standard, as far as a server can see it, since the "
+                  "broker's start.  The ");
     number_text(out, CLIENT_MARKS_MAX);
-    buf_text(out, " clients heard last.</p>\n");
+    buf_text(out, " clients heard last have a record; the last one comes "
+                  "first.</p>\n");
     if (n > 0) {
-        table_open(&t, out, "Clients, heard last first", client_heads);
+        table_open(&t, out, "Clients", client_heads);
         for (size_t i = 0; i < n; i++)
             client_row(&t, b->time.now, &rows[i]);
         table_close(&t);
@@ -2779,37 +2830,57 @@ static void page_clients(struct broker *b, const struct request *r,
     page_close(b, out);
 }
 
-static const char *const mark_heads[] = {
-    "Statement", "Mark", "*What it asks", "#Kept", "#Broken", "*How", NULL};
+static const char *const broken_heads[] = {
+    "Statement", "-What it asks", "*How it was broken last",
+    "#Broken",   "#Kept",         NULL};
+static const char *const kept_heads[] = {"Statement", "-What it asks", "#Kept",
+                                         NULL};
 
 static void mark_row(struct table *t, const struct inspect_mark *m)
 {
     row_open(t, bytes_of(m->statement));
     print(cell(t), "<span class=\"keep\">[%s]</span>", m->statement);
-    cell_text(t, m->broken > 0 ? "<strong class=\"broken\">broken</strong>"
-                               : "kept");
     html_text(cell(t), bytes_of(m->asks));
+    if (m->broken > 0) {
+        html_text(cell(t), bytes_of(m->how));
+        buf_text(cell(t), "<strong class=\"broken\">");
+        number_text(t->out, m->broken);
+        buf_text(t->out, "</strong>");
+    }
     cell_number(t, m->kept);
-    cell_number(t, m->broken);
-    html_text(cell(t), bytes_of(m->how));
     row_close(t);
 }
 
-/* The broken ones first, both in the order of the standard. */
-static void marks_table(struct buf *out, const struct inspect_mark *rows,
-                        size_t n)
+/* A section of those that were broken at least once, or of the others, in
+ * the order of the standard. */
+static void marks_section(struct buf *out, const struct inspect_mark *rows,
+                          size_t n, int broken, uint32_t count)
 {
+    const char *title = broken ? "Broken" : "Kept";
     struct table t;
 
-    table_open(&t, out, "Statements that bind the client", mark_heads);
-    for (size_t i = 0; i < n; i++)
-        if (rows[i].broken > 0)
-            mark_row(&t, &rows[i]);
-    for (size_t i = 0; i < n; i++)
-        if (rows[i].broken == 0)
-            mark_row(&t, &rows[i]);
-    table_close(&t);
+    section_open(out, title, count);
+    if (count > 0) {
+        table_open(&t, out, title, broken ? broken_heads : kept_heads);
+        for (size_t i = 0; i < n; i++)
+            if ((rows[i].broken > 0) == broken)
+                mark_row(&t, &rows[i]);
+        table_close(&t);
+    } else {
+        buf_text(out, "<p class=\"empty\">None was seen.</p>\n");
+    }
+    buf_text(out, "</section>\n");
 }
+
+static const char marks_note[] =
+    "<section>\n<h2>What is judged</h2>\n"
+    "<p class=\"note\">Each packet is held against the statements that bind "
+    "clients.  Numbers count how often each was seen kept or broken; one that "
+    "is not listed has not come up.  A packet that cannot be read ends its "
+    "connection, and counts only for what it broke first.</p>\n"
+    "<p class=\"note\">A server sees no more than what is sent.  What a client "
+    "stores, holds back, or does with its messages is not judged: marks find "
+    "faults, they do not prove that there are none.</p>\n</section>\n";
 
 static void client_facts(const struct broker *b, struct buf *out,
                          const struct inspect_client *c)
@@ -2817,26 +2888,24 @@ static void client_facts(const struct broker *b, struct buf *out,
     struct inspect_session s;
 
     buf_text(out, "<dl class=\"facts\">\n");
+    fact_open(out, "State");
+    online_text(out, c->online);
+    fact_close(out);
     fact_open(out, "Statements broken");
     broken_text(out, c->broken);
     fact_close(out);
     fact_number(out, "Statements kept", c->kept);
     fact_number(out, "Connections", c->connections);
-    fact_number(out, "Packets from it", c->packets);
+    fact_number(out, "Packets", c->packets);
     fact_open(out, "Heard first");
-    time_text(out, b->time.now, c->first);
-    buf_text(out, " ago");
+    ago_text(out, b->time.now, c->first);
     fact_close(out);
     fact_open(out, "Heard last");
-    time_text(out, b->time.now, c->last);
-    buf_text(out, " ago");
+    ago_text(out, b->time.now, c->last);
     fact_close(out);
     buf_text(out, "</dl>\n");
-    if (!inspect_session(b->server, c->client, &s))
-        return;
-    buf_text(out, "<p><a");
-    client_link(out, "/sessions/", c->client);
-    buf_text(out, ">Its session</a></p>\n");
+    if (inspect_session(b->server, c->client, &s))
+        page_link(out, "/sessions/", c->client, "Its session");
 }
 
 static void page_client(struct broker *b, const struct request *r,
@@ -2851,13 +2920,17 @@ static void page_client(struct broker *b, const struct request *r,
         struct buf *out = page_open(r, reply, "Marks of ", client);
         size_t n = inspect_marks(b->server, client, rows);
         client_facts(b, out, &c);
-        if (n > 0)
-            marks_table(out, rows, n);
+        buf_text(out, "<div class=\"marks\">\n");
+        marks_section(out, rows, n, 1, c.broken);
+        marks_section(out, rows, n, 0, c.kept);
+        buf_text(out, "</div>\n");
+        buf_text(out, marks_note);
         page_close(b, out);
     } else {
         page_missing(b, r, reply, "Marks of ", client,
                      "There is no record of this client: it was not heard "
-                     "since the broker's start, or too many others were.");
+                     "since the broker's start, or too many others were.</p>\n"
+                     "<p><a href=\"/clients\">All clients</a>");
     }
     buf_free(&id);
 }
@@ -2909,6 +2982,8 @@ static const char *const style_lines[] = {
     ".refresh { margin-left: auto; color: var(--quiet);",
     "  font-size: .875rem; padding: .4rem 0; }",
     ".refresh .lost { color: var(--bad); font-weight: 600; }",
+    "header:has(.lost) { position: sticky; top: 0; z-index: 1;",
+    "  background: var(--ground); }",
     ".refresh a { padding: .4rem 0; }",
     "nav ul, .filters { display: flex; flex-wrap: wrap; gap: 0 1rem;",
     "  margin: 0; padding: 0; list-style: none; }",
@@ -2923,14 +2998,15 @@ static const char *const style_lines[] = {
     ".name, code { font-family: ui-monospace, monospace; font-size: .9375em;",
     "  white-space: pre-wrap; overflow-wrap: anywhere; }",
     ".odd { color: var(--odd); background: var(--odd-ground);",
-    "  border-radius: .2em; padding: 0 .15em; font-size: .85em; }",
+    "  border-radius: .2em; padding: 0 .15em; font-size: .85em;",
+    "  white-space: nowrap; }",
     ".online { color: var(--good); }",
     ".offline { color: var(--quiet); }",
     ".alarm { border: 1px solid var(--bad); border-left-width: .4rem;",
     "  background: var(--bad-ground); padding: .6rem 1rem;",
     "  overflow-wrap: anywhere; }",
     ".broken { color: var(--bad); }",
-    "time { white-space: nowrap; }",
+    ".note { color: var(--quiet); max-width: 48rem; margin: .5rem 0; }",
     ".empty { color: var(--quiet); }",
     ".as-of { color: var(--quiet); font-size: .8125rem; margin-top: 2rem; }",
     "dl { margin: 0; }",
@@ -2955,36 +3031,46 @@ static const char *const style_lines[] = {
     "button { cursor: pointer; padding: .4rem 1rem; }",
     "table { width: 100%; border-collapse: collapse; margin: .5rem 0;",
     "  font-variant-numeric: tabular-nums; }",
-    "caption { text-align: left; color: var(--quiet);",
-    "  font-size: .8125rem; padding-bottom: .25rem; }",
+    "caption { position: absolute; width: 1px; height: 1px;",
+    "  overflow: hidden; clip-path: inset(50%); white-space: nowrap; }",
     "th, td { text-align: left; vertical-align: top; font-weight: 400;",
     "  padding: .45rem .9rem .45rem 0; border-top: 1px solid var(--line); }",
     "thead th { color: var(--quiet); font-size: .8125rem;",
     "  vertical-align: bottom; border-top: 0; line-height: 1.3; }",
+    "td, .keep { white-space: nowrap; }",
+    ".wide { white-space: normal; }",
     ".number { text-align: right; }",
-    ".keep { white-space: nowrap; }",
+    ".number + :not(.number) { padding-left: 1.25rem; }",
     "th:last-child, td:last-child { padding-right: 0; }",
     "td small { display: block; }",
     "tbody tr:hover { background: var(--raised); }",
     ".pager { display: flex; flex-wrap: wrap; align-items: center;",
     "  gap: 0 1.25rem; color: var(--quiet); }",
     "@media (max-width: 52rem) {",
-    "  table, caption, tbody, tr, th, td { display: block; }",
+    "  table, tbody, tr, th, td { display: block; }",
     "  thead { position: absolute; left: -100rem; }",
     "  tbody tr { display: grid; gap: .35rem 1rem; padding: .75rem 0;",
     "    grid-template-columns: repeat(2, minmax(0, 1fr));",
     "    border-top: 1px solid var(--line); }",
     "  tbody tr:hover { background: none; }",
     "  tbody th, tbody td, tbody td.number { border: 0; padding: 0;",
-    "    text-align: left; }",
+    "    text-align: left; white-space: normal; }",
     "  tbody th, td.wide { grid-column: 1 / 3; }",
     "  tbody th { font-weight: 600; }",
     "  td:empty { display: none; }",
+    "  .number + :not(.number) { padding-left: 0; }",
     "  td::before { content: attr(data-label); display: block;",
     "    color: var(--quiet); font-size: .8125rem; }",
+    "  .marks tbody tr { gap: 0 1rem; padding: .5rem 0; }",
+    "  .marks td:not([data-label=''])::before { display: inline;",
+    "    content: attr(data-label) ': '; }",
     "  form label { flex-basis: 100%; }",
     "  .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }",
     "  .facts { grid-template-columns: repeat(2, minmax(0, 1fr)); }",
+    "  .tiles div { padding: .4rem .6rem; }",
+    "  .tiles dd { font-size: 1.1rem; }",
+    "  header { gap: 0 .9rem; }",
+    "  nav ul { gap: 0 .8rem; }",
     "  .refresh { margin-left: 0; flex-basis: 100%; }",
     "}",
     NULL};
@@ -3007,7 +3093,7 @@ static const char *const refresh_lines[] = {
     "  const pause = document.getElementById(\"pause\");",
     "  const query = new URLSearchParams(location.search);",
     "  let off = query.get(\"refresh\") === \"off\";",
-    "  let seen = new Date(), busy = false;",
+    "  let busy = false;",
     "",
     "  const say = (text, name) => {",
     "    if (state.textContent !== text) state.textContent = text;",
@@ -3073,12 +3159,12 @@ static const char *const refresh_lines[] = {
     "      const main = page.getElementById(\"main\");",
     "      update(document.getElementById(\"main\"), main);",
     "      document.title = page.title;",
-    "      seen = new Date();",
     "      show();",
     "    } catch {",
     "      if (!off)",
     "        say(\"The broker has not answered since \" +",
-    "          seen.toLocaleTimeString(\"en-GB\") + \".\", \"lost\");",
+    "          document.getElementById(\"as-of\").textContent + \".\",",
+    "          \"lost\");",
     "    } finally {",
     "      busy = false;",
     "    }",
@@ -3131,13 +3217,18 @@ static void json_number(struct buf *out, const char *key, uint64_t number)
     print(json_key(out, key), "%" PRIu64, number);
 }
 
+static void json_null(struct buf *out, const char *key)
+{
+    buf_text(json_key(out, key), "null");
+}
+
 /* 0 stands for what there is not. */
 static void json_some(struct buf *out, const char *key, uint64_t number)
 {
     if (number > 0)
         json_number(out, key, number);
     else
-        buf_text(json_key(out, key), "null");
+        json_null(out, key);
 }
 
 static void json_flag(struct buf *out, const char *key, int flag)
@@ -3211,7 +3302,7 @@ static void json_left(struct buf *out, const char *key, uint64_t now,
                       uint64_t ends)
 {
     if (ends == 0)
-        buf_text(json_key(out, key), "null");
+        json_null(out, key);
     else
         json_number(out, key, ends > now ? ends - now : 0);
 }
@@ -3220,7 +3311,7 @@ static void json_age(struct buf *out, const char *key, uint64_t now,
                      uint64_t at)
 {
     if (at == 0)
-        buf_text(json_key(out, key), "null");
+        json_null(out, key);
     else
         json_number(out, key, now > at ? now - at : 0);
 }
@@ -3235,11 +3326,11 @@ static void json_session(struct buf *out, uint64_t now,
     if (s->peer != NULL)
         json_name(out, "address", bytes_of(s->peer));
     else
-        buf_text(json_key(out, "address"), "null");
+        json_null(out, "address");
     json_number(out, "since_unix_ms", s->since);
     json_flag(out, "expires", s->expiry != UINT32_MAX);
     if (s->expiry == UINT32_MAX)
-        buf_text(json_key(out, "expiry_seconds"), "null");
+        json_null(out, "expiry_seconds");
     else
         json_number(out, "expiry_seconds", s->expiry);
     json_left(out, "expires_in_ms", now, s->ends);
@@ -3288,7 +3379,7 @@ static void api_sessions(struct broker *b, const struct request *r,
     if (n > 0 && first + n < matched)
         json_name(out, "next_after", rows[n - 1].client);
     else
-        buf_text(json_key(out, "next_after"), "null");
+        json_null(out, "next_after");
     json_close(out);
     free(rows);
 }
@@ -3346,10 +3437,10 @@ static void json_message(const struct broker *b, struct buf *out,
         json_payload(out, payload);
         return;
     }
-    buf_text(json_key(out, "topic"), "null");
-    buf_text(json_key(out, "payload_bytes"), "null");
-    buf_text(json_key(out, "payload_head_text"), "null");
-    buf_text(json_key(out, "payload_head_hex"), "null");
+    json_null(out, "topic");
+    json_null(out, "payload_bytes");
+    json_null(out, "payload_head_text");
+    json_null(out, "payload_head_hex");
 }
 
 static void json_delivery(const struct broker *b, struct buf *out,
@@ -3423,37 +3514,74 @@ static void api_session(struct broker *b, const struct request *r,
     buf_free(&id);
 }
 
+static void json_marks(const struct broker *b, struct buf *out,
+                       struct mqtt_bytes client)
+{
+    struct inspect_mark rows[INSPECT_MARKS];
+    size_t n = inspect_marks(b->server, client, rows);
+
+    buf_text(json_key(out, "marks"), "[");
+    for (size_t i = 0; i < n; i++) {
+        buf_text(json_key(out, NULL), "{");
+        json_name(out, "statement", bytes_of(rows[i].statement));
+        json_name(out, "asks", bytes_of(rows[i].asks));
+        json_number(out, "kept", rows[i].kept);
+        json_number(out, "broken", rows[i].broken);
+        if (rows[i].broken > 0)
+            json_name(out, "how", bytes_of(rows[i].how));
+        else
+            json_null(out, "how");
+        buf_text(out, "}");
+    }
+    buf_text(out, "]");
+}
+
+static void api_client(struct broker *b, const struct request *r,
+                       struct reply *reply)
+{
+    struct buf *out = json_open(reply), id = {NULL, 0, 0, 0};
+    struct mqtt_bytes client = client_linked(r, 2, &id);
+    struct inspect_client c;
+
+    if (inspect_client(b->server, client, &c)) {
+        json_name(out, "client_id", c.client);
+        json_flag(out, "online", c.online);
+        json_number(out, "statements_broken", c.broken);
+        json_number(out, "statements_kept", c.kept);
+        json_number(out, "connections", c.connections);
+        json_number(out, "packets", c.packets);
+        json_number(out, "heard_first_unix_ms", c.first);
+        json_number(out, "heard_last_unix_ms", c.last);
+        json_marks(b, out, client);
+    } else {
+        reply->status = 404;
+        json_name(out, "error", bytes_of("there is no record of this client"));
+    }
+    json_close(out);
+    buf_free(&id);
+}
+
 /* Prometheus's text format 0.0.4: for each metric what it means, its type,
  * and its samples.  Nothing that clients choose becomes a label: there would
  * be no end of them. */
 static void metric_begin(struct buf *out, const char *name, const char *type,
                          const char *help)
 {
-    char text[256];
-
-    snprintf(text, sizeof text, "# HELP %s %s\n# TYPE %s %s\n", name, help,
-             name, type);
-    buf_text(out, text);
+    print(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 /* labels: as they are written, or "". */
 static void metric_sample(struct buf *out, const char *name, const char *labels,
                           uint64_t value)
 {
-    char text[256];
-
-    snprintf(text, sizeof text, "%s%s %" PRIu64 "\n", name, labels, value);
-    buf_text(out, text);
+    print(out, "%s%s %" PRIu64 "\n", name, labels, value);
 }
 
 /* The same in seconds. */
 static void metric_seconds(struct buf *out, const char *name, uint64_t us)
 {
-    char text[128];
-
-    snprintf(text, sizeof text, "%s %" PRIu64 ".%06" PRIu64 "\n", name,
-             us / 1000000, us % 1000000);
-    buf_text(out, text);
+    print(out, "%s %" PRIu64 ".%06" PRIu64 "\n", name, us / 1000000,
+          us % 1000000);
 }
 
 static void metric_gauge(struct buf *out, const char *name, const char *help,
@@ -3570,14 +3698,6 @@ static void metrics_sessions(const struct broker *b, struct buf *out)
                  f->retained);
 }
 
-/* By their enum session_drop. */
-static const char *const drop_labels[DROP_KINDS] = {
-    "{reason=\"expired\"}",       "{reason=\"too_large\"}",
-    "{reason=\"queue_full\"}",    "{reason=\"disk_full\"}",
-    "{reason=\"memory_full\"}",   "{reason=\"slow_reader\"}",
-    "{reason=\"session_ended\"}",
-};
-
 /* What was not served. */
 static void metrics_losses(const struct session_figures *f, struct buf *out)
 {
@@ -3585,9 +3705,10 @@ static void metrics_losses(const struct session_figures *f, struct buf *out)
 
     metric_begin(out, "holdfast_dropped_total", "counter",
                  "Deliveries discarded, by reason.");
-    for (size_t i = 0; i < DROP_KINDS; i++)
-        metric_sample(out, "holdfast_dropped_total", drop_labels[i],
-                      f->dropped_by[i]);
+    for (size_t i = 0; i < DROP_KINDS; i++) {
+        snprintf(label, sizeof label, "{reason=\"%s\"}", drops[i].name);
+        metric_sample(out, "holdfast_dropped_total", label, f->dropped_by[i]);
+    }
     metric_begin(out, "holdfast_refused_total", "counter",
                  "Negative Reason Codes sent, over all packets; only those "
                  "that were.");
@@ -3685,6 +3806,7 @@ static const struct route routes[] = {
     {"/api/overview", api_overview},
     {"/api/sessions", api_sessions},
     {"/api/sessions/", api_session},
+    {"/api/clients/", api_client},
     {"/metrics", metrics},
     {"/healthz", healthz},
 };

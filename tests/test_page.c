@@ -9,6 +9,7 @@
  *   5. Names        hostile ones in pages, links and JSON
  *   6. Lists        paging, search, filters
  *   7. Facts        figures, stages, options, retained messages
+ *   8. Marks        clients that kept and that broke the standard
  *
  * Every page that is asked for goes through the reader of its kind.
  */
@@ -428,8 +429,9 @@ static int word_in(const char *word, size_t n, const char *const *list)
     return 0;
 }
 
-/* A character of text or of a value. */
-static void html_char(struct html *h)
+/* A character of text or of a value.  What stands in an input is sent back
+ * and not shown: it may hold controls. */
+static void html_char(struct html *h, int input)
 {
     static const char *const known[] = {"&amp;",  "&lt;",  "&gt;",
                                         "&quot;", "&#39;", "&micro;"};
@@ -443,27 +445,40 @@ static void html_char(struct html *h)
     }
     if (n == 0 || strchr("<>\"", *h->p) != NULL)
         html_fail(h, "a character that is not escaped");
-    if (((uint8_t)*h->p < ' ' && *h->p != '\n') || *h->p == 127)
+    if (!input && (((uint8_t)*h->p < ' ' && *h->p != '\n') || *h->p == 127))
         html_fail(h, "a control character");
     h->p += n > 0 ? n : 1;
 }
 
 static void html_attribute(struct html *h)
 {
-    static const char *const known[] = {"lang",         "charset",
-                                        "name",         "content",
-                                        "rel",          "href",
-                                        "src",          "defer",
-                                        "class",        "id",
-                                        "role",         "scope",
-                                        "title",        "value",
-                                        "type",         "for",
-                                        "http-equiv",   "action",
-                                        "tabindex",     "aria-label",
-                                        "aria-current", "aria-labelledby",
-                                        "datetime",     "data-key",
-                                        "data-label",   NULL};
+    static const char *const known[] = {"lang",
+                                        "charset",
+                                        "name",
+                                        "content",
+                                        "rel",
+                                        "href",
+                                        "src",
+                                        "defer",
+                                        "class",
+                                        "id",
+                                        "role",
+                                        "scope",
+                                        "title",
+                                        "value",
+                                        "type",
+                                        "for",
+                                        "http-equiv",
+                                        "action",
+                                        "tabindex",
+                                        "aria-label",
+                                        "aria-current",
+                                        "aria-labelledby",
+                                        "data-key",
+                                        "data-label",
+                                        NULL};
     size_t n = html_name(h->p);
+    int input = n == 5 && strncmp(h->p, "value", n) == 0;
 
     if (!word_in(h->p, n, known))
         html_fail(h, "an unknown attribute");
@@ -473,7 +488,7 @@ static void html_attribute(struct html *h)
     if (*++h->p != '"')
         html_fail(h, "a value without quotes");
     for (h->p++; *h->p != '"' && *h->p != '\0';)
-        html_char(h);
+        html_char(h, input);
     h->p += *h->p == '"';
 }
 
@@ -499,7 +514,7 @@ static void html_tag(struct html *h)
         "main",  "h1",     "h2",     "span",    "dl",      "div",    "dt",
         "dd",    "small",  "strong", "b",       "section", "form",   "label",
         "input", "button", "table",  "caption", "thead",   "tbody",  "tr",
-        "th",    "td",     "time",   "code",    NULL};
+        "th",    "td",     "code",   NULL};
     const char *tag = h->p, *name = h->p + 1;
     size_t n = html_name(name);
 
@@ -553,7 +568,7 @@ static const char *html_wrong(const char *page, const char **where)
         else if (h.p[0] == '<')
             html_tag(&h);
         else
-            html_char(&h);
+            html_char(&h, 0);
     }
     if (h.depth > 0)
         html_fail(&h, "an element that is not closed");
@@ -630,7 +645,7 @@ static void test_walkthrough(void **state)
     publish_text(t, "sensor/temperature", payload, 0, 0);
     page(t, "/");
     assert_has(t, "data-label=\"Queued\" class=\"number\">1 "
-                  "<small>1 QoS 0</small></td>");
+                  "<small>QoS 0: 1</small></td>");
     page(t, "/sessions/robustmq_client");
     assert_has(t, ">sensor/temperature<");
     assert_has(t, "<code>{&quot;temperature&quot;: 25.5, "
@@ -677,6 +692,7 @@ static void test_refresh(void **state)
     page(t, "/?q=a%22b&show=offline");
     assert_has(t, reload);
     assert_has(t, "href=\"?q=a%22b&amp;show=offline&amp;refresh=off\">Pause<");
+    assert_has(t, "href=\"?q=a%22b&amp;show=waiting#sessions\">waiting<");
     page(t, "/?q=a%22b&refresh=off");
     assert_lacks(t, reload);
     assert_has(t, "href=\"?q=a%22b\">Resume<");
@@ -747,7 +763,8 @@ static void link_labelled(const struct bench *t, const char *label,
         for (p = end - 1; *p != '"'; p--)
             assert_true(p > t->body);
         target[n++] = '/';
-        for (p++; p < end; p += strncmp(p, "&amp;", 5) == 0 ? 5 : 1) {
+        for (p++; p < end && *p != '#';
+             p += strncmp(p, "&amp;", 5) == 0 ? 5 : 1) {
             assert_true(n + 1 < cap);
             target[n++] = *p;
         }
@@ -772,7 +789,7 @@ static size_t follow_all(struct bench *t, char *target, size_t cap,
     for (size_t i = 0; i < n; i++) {
         assert_no_steps(links[i]);
         page(t, links[i]);
-        snprintf(path, sizeof path, "/api%s", links[i]);
+        snprintf(path, sizeof path, "/api%.511s", links[i]);
         assert_json_text(api(t, path, 200), "client_id", ids[i]);
     }
     return n;
@@ -822,6 +839,18 @@ static void test_hostile_clients(void **state)
         leave_session(t, ids[i], NULL, 0);
     assert_int_equal(follow_all(t, target, sizeof target, ids), HOSTILE_COUNT);
     assert_string_equal(target, "");
+    /* Each has marks, too; who was heard last comes first. */
+    for (size_t i = 0; i < HOSTILE_COUNT / 2; i++) {
+        const char *id = ids[i];
+        ids[i] = ids[HOSTILE_COUNT - 1 - i];
+        ids[HOSTILE_COUNT - 1 - i] = id;
+    }
+    strcpy(target, "/clients");
+    assert_int_equal(follow_all(t, target, sizeof target, ids), HOSTILE_COUNT);
+    page(t, "/clients");
+    assert_has(t, ">&lt;script&gt;alert(1)&lt;/script&gt;</a>");
+    page(t, "/clients/a%E2%80%AEz");
+    assert_has(t, "<title>Marks of a{U+202E}z - Holdfast</title>");
     page(t, "/");
     assert_has(t, ">&lt;script&gt;alert(1)&lt;/script&gt;</a>");
     assert_has(t, ">a<span class=\"odd\">U+202E</span>z</a>");
@@ -897,9 +926,15 @@ static void test_hostile_queries(void **state)
 
     leave_session(t, "x", NULL, 0);
     page(t, "/?q=%22%3E%3Cscript%3E%00%FF&show=%3Cb%3E&%3Cb%3E=%22");
-    assert_has(t, "value=\"&quot;&gt;&lt;script&gt;{\\x00}{\\xFF}\"");
+    assert_has(t, "value=\"&quot;&gt;&lt;script&gt;\xEF\xBF\xBD"
+                  "\xEF\xBF\xBD\"");
+    /* What was asked for must be what is asked for again. */
+    page(t, "/?q=%20a%01%E2%80%AE%F0%9F%98%80%20");
+    assert_has(t, "value=\" a\x01\xE2\x80\xAE\xF0\x9F\x98\x80 \"");
     page_with(t, "/retained?filter=%3Cb%3E%23", 400);
     assert_has(t, "value=\"&lt;b&gt;#\"");
+    page(t, "/retained?filter=a%20");
+    assert_has(t, "value=\"a \"");
     page(t, "/?after=%FF%00&skip=-1");
     page(t, "/sessions/x?skip=99999999999999999999&subs=1e9");
     (void)api(t, "/api/sessions?limit=999999&q=%22", 200);
@@ -1050,7 +1085,7 @@ static void test_long_queue(void **state)
     assert_has(t, ">number-0.<");
     assert_has(t, ">number-19.<");
     assert_lacks(t, ">number-20.<");
-    assert_has(t, "and 25 more");
+    assert_has(t, ">1 to 20 of 45<");
     page(t, "/sessions/s?skip=40");
     assert_lacks(t, ">number-39.<");
     assert_has(t, ">number-40.<");
@@ -1124,8 +1159,12 @@ static void test_overview(void **state)
     assert_json_figure(json_member(o, "dropped_by"), "session_ended", 2);
     assert_json_figure(json_member(o, "dropped_by"), "expired", 0);
     page(t, "/");
-    assert_has(t, "<dt>Sessions online</dt><dd>2</dd>");
-    assert_has(t, "<dt>Sessions offline</dt><dd>1</dd>");
+    assert_has(t, "<dt>Sessions online</dt>"
+                  "<dd><a href=\"/?show=online#sessions\">2</a></dd>");
+    assert_has(t, "<dt>Sessions offline</dt>"
+                  "<dd><a href=\"/?show=offline#sessions\">1</a></dd>");
+    assert_has(t, "<dt>Waiting deliveries</dt>"
+                  "<dd><a href=\"/?show=waiting#sessions\">2</a>");
     assert_has(t, "<dt>Connections</dt><dd>2</dd>");
     assert_has(t, "<small>2: the session ended</small>");
     client_close(&a);
@@ -1252,6 +1291,186 @@ static void test_retained(void **state)
     assert_has(t, "href=\"?filter=many%2F%23&amp;skip=0\">Previous</a>");
 }
 
+/* ============================ 8. Marks =================================== */
+
+/* These stand in the page in this order. */
+static void assert_order(const struct bench *t, const char *const *parts)
+{
+    const char *at = t->body;
+
+    for (; *parts != NULL; parts++) {
+        const char *found = strstr(at, *parts);
+        if (found == NULL)
+            fail_msg("\"%s\" is not in its place in: %s", *parts, t->body);
+        at = found + strlen(*parts);
+    }
+}
+
+/* A subscriber that answers a message, and twice one that it never got. */
+static void clumsy(struct bench *t, struct client *c)
+{
+    struct mqtt_packet packet;
+
+    join(t, c, "clumsy", 60);
+    assert_int_equal(client_subscribe(c, "a", 1), 0);
+    publish_text(t, "a", "m", 1, 0);
+    assert_int_equal(client_expect(c, MQTT_PUBLISH, &packet), 0);
+    assert_int_equal(client_answer(c, &packet), 0);
+    assert_int_equal(client_send_short(c, MQTT_PUBACK, 77, 0), 0);
+    assert_int_equal(client_send_short(c, MQTT_PUBACK, 78, 0), 0);
+    settle(c);
+}
+
+static const char *mark_of(const char *client, const char *statement)
+{
+    const char *list = json_member(client, "marks"), *mark;
+    char text[32];
+
+    for (size_t i = 0; (mark = json_element(list, i)) != NULL; i++) {
+        json_unescape(json_member(mark, "statement"), text, sizeof text);
+        if (strcmp(text, statement) == 0)
+            return mark;
+    }
+    fail_msg("%s is not in %s", statement, client);
+    return NULL;
+}
+
+static void test_broken_marks(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    static const char *const rows[] = {
+        "/clients/clumsy\">clumsy</a>",
+        "online</b>",
+        "<strong class=\"broken\">1 broken</strong>",
+        "/clients/publisher\">publisher</a>",
+        "offline</b>",
+        ">none</td>",
+        NULL};
+    static const char *const marks[] = {"<dt>Statements broken</dt>",
+                                        "1 broken",
+                                        ">Its session</a>",
+                                        "<h2>Broken <small>1<",
+                                        "[MQTT-2.2.1-5]",
+                                        "Identifier 78",
+                                        "<strong class=\"broken\">2</strong>",
+                                        ">1</td>",
+                                        "<h2>Kept <small>",
+                                        "[MQTT-3.1.0-1]",
+                                        ">1</td>",
+                                        "What is judged",
+                                        NULL};
+    struct client c;
+
+    clumsy(t, &c);
+    page(t, "/clients");
+    assert_order(t, rows);
+    page(t, "/clients/clumsy");
+    assert_order(t, marks);
+    assert_has(t, "<a href=\"/sessions/clumsy\">");
+    assert_null(strstr(strstr(t->body, "<h2>Kept"), "[MQTT-2.2.1-5]"));
+    page(t, "/sessions/clumsy");
+    assert_has(t, "<a href=\"/clients/clumsy\">");
+    client_close(&c);
+}
+
+static void test_marks_for_programs(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    const char *s, *mark;
+    struct client c;
+
+    clumsy(t, &c);
+    s = api(t, "/api/clients/clumsy", 200);
+    assert_json_word(s, "online", "true");
+    assert_json_figure(s, "statements_broken", 1);
+    assert_json_figure(s, "connections", 1);
+    assert_json_figure(s, "packets", 6);
+    assert_true(json_figure(s, "heard_first_unix_ms") <=
+                json_figure(s, "heard_last_unix_ms"));
+    assert_int_equal(json_count(json_member(s, "marks")),
+                     json_figure(s, "statements_kept") + 1);
+    mark = mark_of(s, "MQTT-2.2.1-5");
+    assert_json_figure(mark, "broken", 2);
+    assert_json_figure(mark, "kept", 1);
+    assert_non_null(strstr(json_member(mark, "how"), "Identifier 78"));
+    mark = mark_of(s, "MQTT-3.1.0-1");
+    assert_json_figure(mark, "broken", 0);
+    assert_json_figure(mark, "kept", 1);
+    assert_json_word(mark, "how", "null");
+    client_close(&c);
+}
+
+/* One that kept all, and whose session ended with its connection. */
+static void test_kept_marks(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct client c;
+
+    page(t, "/clients");
+    assert_has(t, "No client was heard.");
+    join(t, &c, "good", 0);
+    assert_int_equal(client_subscribe(&c, "a", 1), 0);
+    leave(&c);
+    page(t, "/clients/good");
+    assert_has(t, "<dt>Statements broken</dt><dd>none</dd>");
+    assert_has(t, "<h2>Broken <small>0</small></h2>\n"
+                  "<p class=\"empty\">None was seen.</p>");
+    assert_has(t, "[MQTT-3.8.3-2]");
+    assert_lacks(t, "class=\"broken\"");
+    assert_lacks(t, ">Its session<");
+    assert_json_figure(api(t, "/api/clients/good", 200), "statements_broken",
+                       0);
+    assert_json_text(api(t, "/api/clients/nobody", 404), "error",
+                     "there is no record of this client");
+}
+
+/* A CONNECT that is refused: Will Flag 0, Will QoS 1. */
+static void test_marks_of_a_refused_client(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    static const uint8_t connect[] = {0x10, 14, 0, 4, 'M', 'Q', 'T', 'T',
+                                      5,    10, 0, 0, 0,   0,   1,   'x'};
+    struct client c;
+    const char *s;
+
+    assert_int_equal(client_open(&c, t->b.port), 0);
+    assert_int_equal(client_send_bytes(&c, connect, sizeof connect), 0);
+    assert_int_equal(client_expect_eof(&c), 0);
+    client_close(&c);
+    s = api(t, "/api/clients/x", 200);
+    assert_json_figure(s, "connections", 0);
+    assert_json_word(s, "online", "false");
+    assert_json_figure(mark_of(s, "MQTT-3.1.2-11"), "broken", 1);
+    page(t, "/clients/x");
+    assert_has(t, "[MQTT-3.1.2-11]");
+    assert_lacks(t, ">Its session<");
+}
+
+/* Who was heard last comes first. */
+static void test_paging_of_clients(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    char id[32];
+
+    for (int i = 0; i < 53; i++) {
+        snprintf(id, sizeof id, "crowd-%03d", i);
+        leave_session(t, id, NULL, 0);
+    }
+    page(t, "/clients");
+    assert_has(t, ">1 to 50 of 53<");
+    assert_has(t, ">crowd-052</a>");
+    assert_has(t, ">crowd-003</a>");
+    assert_lacks(t, ">crowd-002</a>");
+    assert_has(t, "href=\"?skip=50\">Next</a>");
+    page(t, "/clients?skip=50");
+    assert_has(t, ">51 to 53 of 53<");
+    assert_has(t, ">crowd-002</a>");
+    assert_has(t, ">crowd-000</a>");
+    assert_lacks(t, ">crowd-003</a>");
+    assert_lacks(t, ">Next<");
+    assert_has(t, "href=\"?skip=0\">Previous</a>");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1276,6 +1495,11 @@ int main(void)
         WITH_BROKER(test_stages),
         WITH_BROKER(test_options_and_will),
         WITH_BROKER(test_retained),
+        WITH_BROKER(test_broken_marks),
+        WITH_BROKER(test_marks_for_programs),
+        WITH_BROKER(test_kept_marks),
+        WITH_BROKER(test_marks_of_a_refused_client),
+        WITH_BROKER(test_paging_of_clients),
     };
 
     return cmocka_run_group_tests_name("page", tests, NULL, NULL);

@@ -253,7 +253,12 @@ static const struct exchange exchanges[] = {
     /* RFC 9110, 15.6.6 */
     X(505, "GET /healthz HTTP/2.0\r\n" HOST "\r\n"),
     X(505, "GET /healthz HTTP/0.9\r\n" HOST "\r\n"),
-    X(505, "GET /healthz HTTP/1.2\r\n" HOST "\r\n"),
+    X(505, "GET /healthz HTTP/3.1\r\n" HOST "\r\n"),
+    /* RFC 9110, 2.5: a higher minor version is as good as 1.1 */
+    X(200, "GET /healthz HTTP/1.2\r\n" HOST "\r\n"),
+    X(200, "GET /healthz HTTP/1.9\r\n" HOST "\r\n"),
+    X(400, "GET /healthz HTTP/1.2\r\n\r\n"),
+    X(400, "GET /healthz HTTP/1.10\r\n" HOST "\r\n"),
     X(505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     /* RFC 9110, 9.1 and 15.5.6 */
     X(405, "POST /healthz HTTP/1.1\r\n" HOST "Content-Length: 2\r\n\r\nhi"),
@@ -454,7 +459,7 @@ static void head_copy(const struct bench *t, char *out, size_t cap)
 static void test_head(void **state)
 {
     static const char *const rests[] = {
-        "/healthz HTTP/1.1\r\n" HOST "\r\n", "/ HTTP/1.0\r\n\r\n",
+        "/healthz HTTP/1.1\r\n" HOST "\r\n", "/retained HTTP/1.0\r\n\r\n",
         "/none HTTP/1.1\r\n" HOST "\r\n",
         "/healthz HTTP/1.1\r\nHost: example.org\r\n\r\n",
         "/healthz HTTP/1.1\r\n" HOST "A : b\r\n\r\n"};

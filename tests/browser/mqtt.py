@@ -76,6 +76,9 @@ class Client:
         if qos:
             self.expect(PUBACK)
 
+    def acknowledge(self, identifier):
+        self.send(PUBACK, 0, identifier.to_bytes(2, "big"))
+
     def message(self):
         """Topic and payload of the next PUBLISH, which is not acknowledged;
         its properties have fewer than 128 bytes."""

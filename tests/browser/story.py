@@ -180,8 +180,14 @@ class Story:
         self.broker.kill()
         self.wait("the broker is killed: the page says so",
                   "shown(state()) && text(state()).includes('not answer')")
+        self.check("... by the clock of the page", b.look(
+            "text(state()).includes(asof().match(/As of (.* UTC)/)[1])"))
         self.check("... and what it last knew stays in sight",
                    b.look(seen(CLIENT)))
+        b.screen(*SCREENS[2][1:])
+        b.look("scrollTo(0, document.body.scrollHeight)")
+        self.wait("... on the end of a phone's page, too", "shown(state())")
+        self.desktop()
         b.picture(os.path.join(self.work, "overview-no-answer.png"))
         self.broker.start()
         self.wait("it is started again: the page notices by itself",
@@ -236,8 +242,6 @@ class Story:
         self.open("retained")
         self.markup_row("the retained messages")
         self.pictures("retained")
-        self.open("clients/" + CLIENT)
-        self.pictures("marks")
 
     def markup_row(self, name):
         self.wait(name + ": markup in topic and payload is shown as text",
@@ -250,6 +254,41 @@ class Story:
             "[...document.querySelectorAll('main script, main i, main img')]"
             ".map(e => e.outerHTML)")
         self.check(name + ": no name has made an element", found == [], found)
+
+    def marks(self):
+        """A client that breaks the standard, and one that does not."""
+        b = self.browser
+        clumsy = Client(self.broker.port, "clumsy")
+        clumsy.acknowledge(77)
+        self.open("clients")
+        self.wait("the list of clients says that one broke a statement",
+                  "shown(reveal(row('clumsy'))) && " +
+                  shows("clumsy", "Statements broken", "1 broken"))
+        self.check("... and that another broke none", b.look(
+            "(c => shown(reveal(c)) && first(c) === 'none')"
+            "(cell(row('resident'), 'Statements broken'))"))
+        self.pictures("clients")
+        b.look("!!reveal(row('clumsy'))")
+        b.click("row('clumsy').querySelector('a')")
+        broken = "row('[MQTT-2.2.1-5]')"
+        self.wait("a click on it opens its marks, the broken one in sight",
+                  "location.pathname === '/clients/clumsy' && shown(%s)"
+                  % broken)
+        self.check("... as the first", b.look(
+            "%s === document.querySelector('tbody tr')" % broken))
+        self.check("... below a heading that says so", b.look(
+            "first(%s.closest('section').querySelector('h2'))"
+            ".startsWith('Broken')" % broken))
+        self.check("... with its words", b.look(
+            "first(cell(%s, 'How it was broken last')).includes('77')"
+            % broken))
+        b.look("window.once = true")
+        clumsy.acknowledge(78)
+        self.wait("it breaks it again: the page counts by itself",
+                  "first(cell(%s, 'Broken')) === '2' && window.once === true"
+                  % broken)
+        self.pictures("marks")
+        clumsy.leave()
 
     def search(self):
         """Typing while the page refreshes, and what the search finds."""
@@ -313,7 +352,8 @@ class Story:
                   "document.activeElement.id === 'main'")
         b.tab()
         self.check("... and Tab goes on from there",
-                   b.look("document.activeElement.id === 'q'"))
+                   b.look("focused().text !== '' && document.activeElement "
+                          "=== document.querySelector('main a')"))
 
     def paths(self):
         """Every kind of page."""
@@ -342,6 +382,12 @@ class Story:
             self.check("360 pixels: the row of %s says on one line that it is "
                        "%s" % (client, state),
                        str(found).startswith(state + " for "), found)
+        b = self.browser
+        b.look("!!reveal(document.querySelector('dl a'))")
+        b.click("document.querySelector('dl a')")
+        self.wait("360 pixels: a tap on the sessions online shows them",
+                  "location.search === '?show=online' && " +
+                  shows("resident", "State", "online"))
         self.desktop()
 
     def colours(self):
@@ -362,9 +408,10 @@ class Story:
                        ground < 0.05 if dark else ground > 0.8, ground)
             self.check("%s: all text has contrast 4.5 or more" % scheme,
                        count > 100 and not faint, (count, faint[:8]))
-        missing = {"p", "a", "button", "online", "offline", "odd"} - kinds
-        self.check("... links, badges and odd names among it", not missing,
-                   missing)
+        missing = {"p", "a", "button", "online", "offline", "odd",
+                   "broken"} - kinds
+        self.check("... links, badges, odd names and broken marks among it",
+                   not missing, missing)
         self.desktop()
 
     def without_script(self):
@@ -427,6 +474,7 @@ class Story:
         self.outage()
         self.back()
         self.names()
+        self.marks()
         self.search()
         self.keyboard()
         self.phone()
