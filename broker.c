@@ -3039,6 +3039,7 @@ static const char *const style_lines[] = {
     "  vertical-align: bottom; border-top: 0; line-height: 1.3; }",
     "td, .keep { white-space: nowrap; }",
     ".wide { white-space: normal; }",
+    ".marks th:first-child { width: 10rem; }",
     ".number { text-align: right; }",
     ".number + :not(.number) { padding-left: 1.25rem; }",
     "th:last-child, td:last-child { padding-right: 0; }",
