@@ -7549,7 +7549,12 @@ int inspect_message(const struct session_server *s,
     struct mqtt_packet view;
     struct mqtt_bytes body;
     assert(message != NULL && message->seq == m->seq);
-    if (message_open(s, message, &view, &body) != 0)
+    body = bytes_of(&message->ram);
+    if (message->object.segment != 0) {
+        body.p = store_body_peek(s->store, &message->object);
+        body.n = message->object.body_len;
+    }
+    if (body.p == NULL || mqtt_publish_open(&view, body.p, body.n) != 0)
         return -1;
     *topic = view.publish.topic;
     *payload = view.publish.payload;

@@ -1587,6 +1587,16 @@ const uint8_t *store_body(struct store *st, const struct store_object *o)
     return st->scratch.p;
 }
 
+const uint8_t *store_body_peek(struct store *st, const struct store_object *o)
+{
+    const uint8_t *body;
+    if (store_failed(st))
+        return NULL;
+    body = store_body(st, o);
+    st->error[0] = '\0'; /* reading has changed nothing else */
+    return body;
+}
+
 void store_body_refuse(struct store *st, const struct store_object *o,
                        const char *why)
 {

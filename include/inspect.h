@@ -118,8 +118,8 @@ size_t inspect_retained(struct session_server *server, struct mqtt_bytes filter,
                         size_t limit, uint64_t *matched);
 
 /* Topic and payload, read back from the ledger if need be; valid until the
- * next inspect_message() or store call.  0, or -1: the ledger cannot give it
- * back, which is final (store_error()), as it is when it is to be sent. */
+ * next inspect_message() or store call.  0, or -1: the ledger is damaged where
+ * it stands.  Then the server goes on until the message is to be sent. */
 int inspect_message(const struct session_server *server,
                     const struct inspect_message *m, struct mqtt_bytes *topic,
                     struct mqtt_bytes *payload);

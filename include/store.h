@@ -146,6 +146,10 @@ void store_object_drop(struct store *st, struct store_object *o);
  * function.  NULL: it cannot be read or fails its CRC: store_error(). */
 const uint8_t *store_body(struct store *st, const struct store_object *o);
 
+/* The same for who only looks: a body that cannot be given back is NULL, and
+ * no error of the store; it will be one when it is needed. */
+const uint8_t *store_body_peek(struct store *st, const struct store_object *o);
+
 /* The owner found that this body makes no sense (why: a literal), though its
  * checksum is right.  Final: store_error() names file and offset. */
 void store_body_refuse(struct store *st, const struct store_object *o,

@@ -776,12 +776,14 @@ static int damage(const struct bench *t, const char *text)
     return hits;
 }
 
+/* Who looks at it is told, and all else goes on. */
 static void test_a_body_that_rots(void **state)
 {
     struct bench *t = (struct bench *)*state;
     struct inspect_message row;
     struct mqtt_bytes topic, payload;
     uint64_t matched;
+    publish(t, 1, "retain u =sound");
     publish(t, 1, "retain t =the-words-that-rot");
     assert_int_equal(inspect_retained(t->server, bytes("t"), 0, &row, 1,
                                       &matched), 1);
@@ -789,7 +791,11 @@ static void test_a_body_that_rots(void **state)
     assert_int_equal(damage(t, "the-words-that-rot"), 1);
     assert_null(store_error(t->store));
     assert_int_equal(inspect_message(t->server, &row, &topic, &payload), -1);
-    assert_non_null(store_error(t->store));
+    assert_null(store_error(t->store));
+    assert_int_equal(inspect_retained(t->server, bytes("u"), 0, &row, 1,
+                                      &matched), 1);
+    message_check(t, &row, "u", "sound");
+    publish(t, 2, "retain v =taken");
 }
 
 /* ==== 4. Random =========================================================== */
