@@ -7234,17 +7234,32 @@ static uint8_t lower(uint8_t c)
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c;
 }
 
-/* Does the name hold this part, in either case? */
+/* How many bytes of the part stand at the end of what was read, when c comes
+ * behind k of them.  back[i]: how many do behind i + 1 that c did not go on. */
+static size_t name_step(struct mqtt_bytes part, const uint8_t *back, size_t k,
+                        uint8_t c)
+{
+    while (k > 0 && lower(c) != lower(part.p[k]))
+        k = back[k - 1];
+    return k + (lower(c) == lower(part.p[k]));
+}
+
+/* Does the name hold this part, in either case?  No byte of the name is read
+ * twice (Knuth, Morris, Pratt): strangers choose long ones, of one letter. */
 static int name_holds(struct mqtt_bytes name, struct mqtt_bytes part)
 {
-    for (size_t i = 0; i + part.n <= name.n; i++) {
-        size_t k = 0;
-        while (k < part.n && lower(name.p[i + k]) == lower(part.p[k]))
-            k++;
-        if (k == part.n)
-            return 1;
+    uint8_t back[INSPECT_SEARCH_MAX] = {0};
+    size_t k = 0;
+    if (part.n > INSPECT_SEARCH_MAX)
+        return 0;
+    for (size_t i = 1; i < part.n; i++) {
+        k = name_step(part, back, k, part.p[i]);
+        back[i] = (uint8_t)k;
     }
-    return 0;
+    k = 0;
+    for (size_t i = 0; i < name.n && k < part.n; i++)
+        k = name_step(part, back, k, name.p[i]);
+    return k == part.n;
 }
 
 static int inspect_fits(const struct inspect_query *q,

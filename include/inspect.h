@@ -39,11 +39,15 @@ enum inspect_which {
     INSPECT_WAITING /* something is queued or in flight */
 };
 
+#define INSPECT_SEARCH_MAX 64
+
 /* Which sessions are asked for, in rising order of their Client Identifier's
  * bytes.  All zero but limit: the first ones of all. */
 struct inspect_query {
-    struct mqtt_bytes search; /* part of the Client Identifier; ASCII letters
-                                 match in either case; n = 0: any */
+    struct mqtt_bytes search; /* part of the Client Identifier, of at most
+                                 INSPECT_SEARCH_MAX bytes (longer: none has
+                                 it); ASCII letters match in either case; n =
+                                 0: any */
     enum inspect_which which;
     struct mqtt_bytes after;  /* only those behind this Client Identifier */
     struct mqtt_bytes before; /* only the last ones before this one; n = 0 of

@@ -463,6 +463,43 @@ static void crowd_walk(struct bench *t, const struct face *crowd, size_t limit)
     assert_int_equal(at, 0);
 }
 
+/* Parts that begin anew within what has fitted so far. */
+static void test_search_for_what_repeats_itself(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    char name[17] = "", part[8] = "", longest[INSPECT_SEARCH_MAX + 2];
+    struct inspect_session row;
+    uint64_t matched, first, seed = 3;
+    struct inspect_query q = {{NULL, 0}, INSPECT_ALL, bytes(""), bytes(""), 1};
+    for (int round = 0; round < 2000; round++) {
+        if (round % 20 == 0) {
+            for (size_t i = 0; i < 16; i++)
+                name[i] = random_below(&seed, 3) > 0 ? 'a' : 'b';
+            bench_meet(t, "c1 id=%s", name);
+        }
+        size_t n = 1 + random_below(&seed, 7);
+        for (size_t i = 0; i < n; i++)
+            part[i] = random_below(&seed, 3) > 0 ? 'A' : 'B';
+        part[n] = '\0';
+        q.search = bytes(part);
+        inspect_sessions(t->server, &q, &row, &matched, &first);
+        for (size_t i = 0; i < n; i++)
+            part[i] = (char)tolower((unsigned char)part[i]);
+        assert_int_equal(matched > 0, strstr(name, part) != NULL);
+        if (round % 20 == 19)
+            bench_leave(bench_meet(t, "c1 id=%s", name));
+    }
+    memset(longest, 'a', sizeof longest);
+    longest[INSPECT_SEARCH_MAX + 1] = '\0';
+    bench_meet(t, "c1 id=%s", longest);
+    q.search = bytes(longest);
+    inspect_sessions(t->server, &q, &row, &matched, &first);
+    assert_int_equal(matched, 0);
+    q.search.n = INSPECT_SEARCH_MAX;
+    inspect_sessions(t->server, &q, &row, &matched, &first);
+    assert_int_equal(matched, 1);
+}
+
 static void test_pages_of_a_crowd(void **state)
 {
     struct bench *t = (struct bench *)*state;
@@ -1022,6 +1059,7 @@ int main(void)
         BENCH_TEST(test_session_that_never_ends),
         BENCH_TEST(test_session_queue_and_flights),
         BENCH_TEST(test_session_queue_after_sharing),
+        BENCH_TEST(test_search_for_what_repeats_itself),
         BENCH_TEST(test_pages_of_a_crowd),
         BENCH_TEST(test_subscriptions),
         BENCH_TEST(test_deliveries_at_each_stage),
