@@ -5554,31 +5554,26 @@ static void link_packet(struct session_link *link, struct mqtt_packet *p)
 static int link_greet(struct session_link *link)
 {
     static const uint8_t old_refusal[] = {0x20, 0x02, 0x00, 0x01};
-    static const struct mqtt_error stranger = {
-        MQTT_PROTOCOL_ERROR, "MQTT-3.1.0-1", 0,
-        "the first packet is not CONNECT"};
-    static const struct mqtt_error old = {
-        MQTT_UNSUPPORTED_PROTOCOL_VERSION, "MQTT-3.1.2-2", 0,
-        "a CONNECT of MQTT 3.1 or 3.1.1, answered in its own way: 20 02 00 01"};
-    if (link->in.p[0] >> 4 != MQTT_CONNECT) {
-        trace_fault(link, &stranger, link->in.n);
-        link_close_silently(link, stranger.statement, stranger.offset,
-                            stranger.what);
-        return 1;
-    }
-    if (mqtt_connect_version(link->in.p, link->in.n) == 3) {
-        trace_fault(link, &old, link->in.n);
+    const uint8_t *p = link->in.p;
+    struct mqtt_error err = {MQTT_PROTOCOL_ERROR, "MQTT-3.1.0-1", 0,
+                             "the first packet is not CONNECT"};
+    if (mqtt_connect_version(p, link->in.n) == 3) {
         buf_add(&link->out, old_refusal, sizeof old_refusal);
         link->server->out_bytes += sizeof old_refusal;
+        err.statement = "MQTT-3.1.2-2";
         /* the version stands behind the name and its length */
-        size_t name = header_size(link);
-        link_close_silently(link, old.statement,
-                            name + 2 + link->in.p[name + 1],
-                            "an MQTT 3.1 or 3.1.1 client; this server speaks "
-                            "MQTT 5.0");
-        return 1;
+        err.offset = header_size(link);
+        err.offset += 2u + p[err.offset + 1];
+        err.what = "an MQTT 3.1 or 3.1.1 client, answered in its own way "
+                   "(20 02 00 01); this server speaks MQTT 5.0";
+    } else if (link->in.n > 1 && p[0] == 0x16 && p[1] == 0x03) {
+        err.what = "this looks like TLS, which the server does not offer";
+    } else if (p[0] >> 4 == MQTT_CONNECT) {
+        return 0;
     }
-    return 0;
+    trace_fault(link, &err, link->in.n);
+    link_close_silently(link, err.statement, err.offset, err.what);
+    return 1;
 }
 
 /* Takes one packet out of the link's input.  0 = no whole packet is there,

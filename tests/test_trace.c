@@ -210,7 +210,7 @@ static void test_first_packet(void **state)
     l = bench_link_open(t);
     l->raw = 1;
     bench_frame(l, 0x10, "00 04 4D 51 54 54 04 02 00 3C 00 01 63");
-    TRACED(t, 1, "< ", " - not accepted: MQTT-3.1.2-2: a CONNECT of MQTT 3.1");
+    TRACED(t, 1, "< ", " - not accepted: MQTT-3.1.2-2: an MQTT 3.1 or ");
     l = bench_link_open(t);
     bench_frame(l, 0x10, "00 04 4D 51 54 54 05 03 00 3C 00 00 01 63");
     bench_end(l, "connack 81 *");
