@@ -558,6 +558,16 @@ static void test_counts_cover_all_connections(void **state)
     assert_int_equal(inspect_client(t->server, name_of("y"), &c), 0);
 }
 
+/* What was left open may be repeated without DUP, or its Packet Identifier
+ * taken for another message: the server cannot tell. */
+static void test_a_mark_names_what_else_it_may_be(void **state)
+{
+    struct bench *t = *state;
+    script_run(t, STAY "publish q2 #5 a =1; cut; " STAY "publish q2 #5 a =1");
+    assert_non_null(
+        strstr(mark_of(t, "x", "MQTT-3.3.1-1").how, "MQTT-2.2.1-3)"));
+}
+
 static void test_marks_stand_in_the_order_of_the_standard(void **state)
 {
     struct bench *t = *state;
@@ -694,6 +704,7 @@ int main(void)
         BENCH_TEST(test_late_answers_in_a_resumed_session_are_not_blamed),
         BENCH_TEST(test_what_has_another_cause_is_not_blamed),
         BENCH_TEST(test_counts_cover_all_connections),
+        BENCH_TEST(test_a_mark_names_what_else_it_may_be),
         BENCH_TEST(test_marks_stand_in_the_order_of_the_standard),
         BENCH_TEST(test_the_1000_clients_heard_last_are_kept),
         BENCH_TEST(test_the_line_at_the_end_names_what_was_broken),
