@@ -369,7 +369,7 @@ static int end_check(const struct account *a, int status)
 
     if (status != -1 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         return 0;
-    client_broker_log(&a->broker, said, sizeof said);
+    client_broker_log_end(&a->broker, said, sizeof said);
     if (a->disaster != NULL && status != -1 && WIFEXITED(status) &&
         WEXITSTATUS(status) != 0 &&
         (strstr(said, strerror(EIO)) != NULL ||

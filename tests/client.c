@@ -182,6 +182,18 @@ void client_broker_log(const struct client_broker *b, char *out, size_t cap)
     out[n > 0 ? n : 0] = '\0';
 }
 
+void client_broker_log_end(const struct client_broker *b, char *out, size_t cap)
+{
+    struct stat now;
+    off_t from = 0;
+    ssize_t n;
+
+    if (fstat(b->err, &now) == 0 && now.st_size > (off_t)cap - 1)
+        from = now.st_size - ((off_t)cap - 1);
+    n = pread(b->err, out, cap - 1, from);
+    out[n > 0 ? n : 0] = '\0';
+}
+
 void client_broker_forget(struct client_broker *b)
 {
     if (b->out >= 0)

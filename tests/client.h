@@ -44,8 +44,11 @@ int client_broker_start(struct client_broker *b, const char *dir,
  * waitpid() gives it, or -1 when it does not end. */
 int client_broker_end(struct client_broker *b, int number);
 
-/* What is in its stderr so far, ended by a NUL. */
+/* What is in its stderr so far, ended by a NUL: the first cap - 1 bytes of
+ * it, or the last ones. */
 void client_broker_log(const struct client_broker *b, char *out, size_t cap);
+void client_broker_log_end(const struct client_broker *b, char *out,
+                           size_t cap);
 
 /* Frees what client_broker_spawn() took; it must have ended. */
 void client_broker_forget(struct client_broker *b);

@@ -187,9 +187,9 @@ static int broker_up(struct test *t)
 static int broker_down(struct test *t, int number)
 {
     int status = client_broker_end(&t->broker, number);
-    char said[4096];
+    char said[1024];
 
-    client_broker_log(&t->broker, said, sizeof said);
+    client_broker_log_end(&t->broker, said, sizeof said);
     client_broker_forget(&t->broker);
     if (number == SIGKILL ? status != -1 && WIFSIGNALED(status) : status == 0)
         return 0;
