@@ -90,8 +90,9 @@
 #define NEVER UINT64_MAX
 #define ALIAS_TOPIC_MAX 256 /* bytes of a topic that we keep an alias for */
 #define CONNECT_MAX (512 * 1024) /* bytes of a CONNECT, from a stranger */
-#define LOG_HIGH (256 * 1024) /* bytes of log after which lines are counted */
-#define TRACE_HIGH (512 * 1024) /* the same of the trace */
+#define LOG_HIGH (256 * 1024) /* bytes of log in one second after which lines
+                                are only counted */
+#define TRACE_HIGH (512 * 1024) /* the same of the trace, in one turn */
 #define QOS0_TURNS 16 /* output_high this many times: QoS 0 cannot wait, so it
                          has room for what many send one client in a turn */
 #define WORK_LINK 20000   /* what one link may make us do in a turn */
@@ -460,7 +461,9 @@ struct session_server {
     uint64_t mark;     /* counts routings */
     uint64_t assigned; /* counts assigned client ids */
     size_t log_line;   /* where the line that is being written begins */
-    uint64_t unsaid;   /* lines that this turn's log had no room for */
+    uint64_t log_second; /* when the second of log_bytes began, ms */
+    size_t log_bytes;  /* of lines written in this second */
+    uint64_t unsaid;   /* lines that this second had no room for */
     uint64_t untraced; /* packets that this turn's trace had no room for */
     struct session_figures figures;
     struct sys sys;
@@ -879,8 +882,8 @@ static void log_add(struct session_server *s, const char *format, ...)
     va_end(args);
 }
 
-/* Past LOG_HIGH bytes in one turn a line is only counted, so that no client
- * can fill the memory with log. */
+/* Past LOG_HIGH bytes in one second a line is only counted, so that no client
+ * can fill the memory, or the disk that stderr goes to, with log. */
 static void log_end(struct session_server *s, const char *format, ...)
 {
     va_list args;
@@ -888,23 +891,34 @@ static void log_end(struct session_server *s, const char *format, ...)
     log_words(s, format, args);
     va_end(args);
     buf_text(&s->log, "\n");
-    if (s->log_line >= LOG_HIGH) {
+    if (s->log_bytes >= LOG_HIGH) {
         s->log.n = s->log_line;
         s->unsaid++;
+    } else {
+        s->log_bytes += s->log.n - s->log_line;
     }
 }
 
-/* At the end of a turn: says how much was not said. */
-static void log_settle(struct session_server *s)
+/* Says how much was not said. */
+static void log_unsaid(struct session_server *s)
 {
     char line[80];
-    if (s->unsaid > 0) {
-        snprintf(line, sizeof line, "%llu more lines like these in one turn\n",
-                 (unsigned long long)s->unsaid);
-        buf_text(&s->log, line);
-    }
+    if (s->unsaid == 0)
+        return;
+    snprintf(line, sizeof line, "%llu more lines like these in one second\n",
+             (unsigned long long)s->unsaid);
+    buf_text(&s->log, line);
     s->unsaid = 0;
-    buf_rest(&s->log);
+}
+
+/* The time has moved on: when the second has passed, another begins. */
+static void log_clock(struct session_server *s)
+{
+    if (s->now < s->log_second + 1000)
+        return;
+    log_unsaid(s);
+    s->log_second = s->now;
+    s->log_bytes = 0;
 }
 
 /* Why, as the client's Reason String, the log and the trace have it: the
@@ -5769,6 +5783,7 @@ static void server_clock(struct session_server *s, uint64_t now)
 {
     if (now > s->now)
         s->now = now;
+    log_clock(s);
     sys_step(s);
     timers_run(s, &s->timers);
 }
@@ -6743,6 +6758,7 @@ void session_server_stop(struct session_server *s, uint64_t now)
             link_close_silently(link, "", NO_BYTE,
                                 "the server is shutting down");
     }
+    log_unsaid(s);
 }
 
 void session_server_settle(struct session_server *s, uint64_t now)
@@ -6755,7 +6771,7 @@ void session_server_settle(struct session_server *s, uint64_t now)
     sys_turn(s);
     while ((o = store_clean_next(s->store)) != NULL && object_fold(s, o) == 0)
         continue;
-    log_settle(s);
+    buf_rest(&s->log);
     trace_settle(s);
 }
 
@@ -6765,6 +6781,8 @@ uint64_t session_server_due(const struct session_server *s)
     uint64_t due = timer < watch ? timer : watch;
     if (s->dirty_n > 0 || s->held != NULL)
         return 0;
+    if (s->unsaid > 0 && s->log_second + 1000 < due)
+        due = s->log_second + 1000;
     return s->sys.due != 0 && s->sys.due < due ? s->sys.due : due;
 }
 

@@ -6,6 +6,7 @@
  *   3. ends         of connections and of sessions
  *   4. discarded    messages and wills
  *   5. habits       legal, surprising, explained once
+ *   6. floods       of lines
  *
  * A client is told in the Reason String what the log says, and the log says
  * all of it in one line:
@@ -885,6 +886,51 @@ static void test_no_habit(void **state)
     said(t, "");
 }
 
+/* ---- 6. floods ------------------------------------------------------------
+ */
+
+/* One client, many turns within one second: what is over 256 KiB is counted,
+ * told when the second has passed, and the next second has its own lines. */
+static void test_a_flood_is_counted(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *l = meet(t, "c1 id=m");
+    bench_advance(t, 1000);
+    for (int second = 0; second < 2; second++) {
+        long more = 0;
+        t->log.n = 0;
+        for (int i = 0; i < 5000; i++) {
+            t->now += i % 10 == 0;
+            bench_say(l, "puback #7");
+        }
+        int lines = bench_logged(t, "PUBACK ignored: ");
+        assert_in_range(t->log.n, 255 * 1024, 257 * 1024);
+        t->log.n = 0;
+        bench_advance(t, 499);
+        assert_int_equal(t->log.n, 0);
+        bench_advance(t, 1);
+        assert_int_equal(
+            bench_logged(t, " more lines like these in one second\n"), 1);
+        buf_add(&t->log, "", 1);
+        assert_int_equal(sscanf((char *)t->log.p, "%ld", &more), 1);
+        assert_int_equal(lines + more, 5000);
+    }
+    assert_true(session_server_due(t->server) > t->now + 1000);
+}
+
+/* What is counted when the server stops is told. */
+static void test_a_flood_is_counted_at_the_end(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    struct bench_link *l = meet(t, "c1 id=m");
+    for (int i = 0; i < 5000; i++)
+        bench_say(l, "puback #7");
+    assert_int_equal(bench_logged(t, " more lines like these"), 0);
+    bench_stop(t);
+    assert_int_equal(bench_logged(t, " more lines like these in one second\n"),
+                     1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -920,6 +966,8 @@ int main(void)
         BENCH_TEST(test_habits),
         BENCH_TEST(test_habit_no_will),
         BENCH_TEST(test_no_habit),
+        BENCH_TEST(test_a_flood_is_counted),
+        BENCH_TEST(test_a_flood_is_counted_at_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
