@@ -4362,26 +4362,6 @@ static void marks_timeout(struct session_link *link)
 
 /* ---- the end of a connection */
 
-/* The name as it stands in the address of a page; a long one is left out. */
-static void address_add(struct buf *b, struct mqtt_bytes name)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyz"
-                                "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
-    char hex[8];
-    if (name.n > 100)
-        return;
-    buf_text(b, "; see /clients/");
-    for (size_t i = 0; i < name.n; i++) {
-        uint8_t c = name.p[i];
-        if (memchr(plain, c, sizeof plain - 1) != NULL) {
-            buf_add(b, &c, 1);
-        } else {
-            snprintf(hex, sizeof hex, "%%%02X", c);
-            buf_text(b, hex);
-        }
-    }
-}
-
 /* Adds the statements that were broken on this connection. */
 static void marks_list(struct buf *b, const struct client *c)
 {
@@ -4397,7 +4377,6 @@ static void marks_list(struct buf *b, const struct client *c)
         buf_text(b, n > 1 ? times : "");
         before = ", ";
     }
-    address_add(b, bytes_of(&c->name));
 }
 
 /* Says how the client kept its side on this connection. */
