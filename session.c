@@ -1121,12 +1121,10 @@ enum habit {
     HABIT_PACKET_SMALL,
     HABIT_RESPONSE_INFORMATION,
     HABIT_SLASH,
-    HABIT_WILDCARD_FIRST,
+    HABIT_ALL_TOPICS,
     HABIT_SHARED,
     HABIT_QOS_0,
     HABIT_MESSAGE_EXPIRY_0,
-    HABIT_RETAIN_EMPTY,
-    HABIT_NO_WILL,
     HABITS
 };
 
@@ -1151,19 +1149,15 @@ static const char *const habit_words[HABITS] = {
                                    "server has none to give (3.1.2.11.6)",
     [HABIT_SLASH] = "a topic or filter that begins with /: its first level is "
                     "empty, /a is not a (4.7.3)",
-    [HABIT_WILDCARD_FIRST] = "a filter that begins with a wildcard matches no "
-                             "topic that begins with $ [MQTT-4.7.2-1]",
+    [HABIT_ALL_TOPICS] = "the filter # matches no topic that begins with $ "
+                         "[MQTT-4.7.2-1]",
     [HABIT_SHARED] = "a Shared Subscription is sent no retained messages when "
                      "it is made (4.8.2)",
     [HABIT_QOS_0] = "a session that is kept subscribes at QoS 0: messages of "
                     "QoS 1 and 2 come to it at QoS 0, too [MQTT-3.8.4-8]",
     [HABIT_MESSAGE_EXPIRY_0] = "Message Expiry Interval 0: only who can be "
                                "sent the message at once gets it "
-                               "[MQTT-3.3.2-5]",
-    [HABIT_RETAIN_EMPTY] = "RETAIN with an empty payload deletes the retained "
-                           "message of the topic [MQTT-3.3.1-6]",
-    [HABIT_NO_WILL] = "DISCONNECT 0x04 asks for the will, and CONNECT had "
-                      "none (3.14.2.1)"};
+                               "[MQTT-3.3.2-5]"};
 
 /* Explains a habit, once on each connection. */
 static void note(struct session_link *link, enum habit habit)
@@ -5075,8 +5069,6 @@ static void publish_note(struct session_link *link,
     if (MQTT_HAS(&p->props, MQTT_MESSAGE_EXPIRY_INTERVAL) &&
         p->props.message_expiry_interval == 0)
         note(link, HABIT_MESSAGE_EXPIRY_0);
-    if (p->publish.retain && p->publish.payload.n == 0)
-        note(link, HABIT_RETAIN_EMPTY);
 }
 
 static size_t publish_route(struct session_link *link,
@@ -5300,11 +5292,10 @@ static void filter_refuse(struct session_link *link, uint8_t type,
 static void subscribe_note(struct session_link *link,
                            const struct mqtt_subscription *ask)
 {
-    uint8_t first = ask->filter.p[0];
-    if (first == '/')
+    if (ask->filter.p[0] == '/')
         note(link, HABIT_SLASH);
-    if (first == '#' || first == '+')
-        note(link, HABIT_WILDCARD_FIRST);
+    if (bytes_same(ask->filter, bytes_literal("#")))
+        note(link, HABIT_ALL_TOPICS);
     if (ask->qos == 0 && link->session->expiry > 0)
         note(link, HABIT_QOS_0);
 }
@@ -5470,8 +5461,6 @@ static void on_disconnect(struct session_link *link,
     }
     enum detach how = p->reason == MQTT_NORMAL_DISCONNECTION ? DETACH_CLEAN
                                                              : DETACH_LOST;
-    if (p->reason == MQTT_DISCONNECT_WITH_WILL && session->will.body.p == NULL)
-        note(link, HABIT_NO_WILL);
     log_begin(s, session, link);
     log_add(s, "left with DISCONNECT 0x%02X %s", (unsigned)p->reason,
             mqtt_reason_name(MQTT_DISCONNECT, p->reason));
