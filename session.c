@@ -3850,8 +3850,19 @@ static enum mark mark_find(const char *statement)
     return MARK_NONE;
 }
 
-/* A packet broke a rule that ends its connection.  A CONNECT that failed
- * counts for the client it names, if it names one. */
+/* Whom a CONNECT that failed is counted for.  Anybody can write such a one, so
+ * it pushes nobody out: it finds a record, or there is a free place. */
+static struct client *client_named(struct session_server *s,
+                                   struct mqtt_bytes name)
+{
+    struct client *c = client_find(s, name);
+    if (c != NULL || s->marked.count >= CLIENT_MARKS_MAX || name.n == 0 ||
+        mqtt_utf8_check(name.p, name.n) != name.n)
+        return c;
+    return client_take(s, name);
+}
+
+/* A packet broke a rule that ends its connection. */
 static void marks_fail(struct session_link *link, const struct mqtt_error *err)
 {
     struct client *c = link->client;
@@ -3860,11 +3871,9 @@ static void marks_fail(struct session_link *link, const struct mqtt_error *err)
     char how[WHY_MAX];
     if (m == MARK_NONE)
         return;
-    if (link->state == LINK_NEW) {
-        struct mqtt_bytes name = mqtt_connect_client_id(link->in.p, link->in.n);
-        if (name.n > 0 && mqtt_utf8_check(name.p, name.n) == name.n)
-            c = client_take(link->server, name);
-    }
+    if (link->state == LINK_NEW)
+        c = client_named(link->server,
+                         mqtt_connect_client_id(link->in.p, link->in.n));
     words.statement = "";
     error_print(how, &words);
     if (c != NULL)

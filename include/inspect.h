@@ -133,7 +133,8 @@ int inspect_message(const struct session_server *server,
 /* Of the statements that bind the client, those that a server can see kept or
  * broken.  Kept in memory only, for the CLIENT_MARKS_MAX clients heard last,
  * over all their connections since the broker's start.  A client that had to
- * make room while it was connected has no record until its next CONNECT. */
+ * make room while it was connected has no record until its next CONNECT.  A
+ * CONNECT that is refused pushes nobody out. */
 #define CLIENT_MARKS_MAX 1000
 
 struct inspect_mark {

@@ -657,6 +657,27 @@ static void test_a_failing_connect_counts_for_the_client_it_names(void **state)
     assert_int_equal(matched, 1);
 }
 
+/* It takes a free place, but pushes nobody out; who has a record has another
+ * mark. */
+static void test_failing_connects_push_nobody_out(void **state)
+{
+    struct bench *t = *state;
+    struct inspect_client c;
+    uint64_t matched = 0;
+    bench_meet(t, "c1 id=first");
+    for (unsigned i = 0; i < CLIENT_MARKS_MAX - 2; i++)
+        bench_cut(bench_meet(t, "c1 id=c%u", i));
+    script_run(t, CONNECT_FRAME("0A", ""));
+    assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-11").broken, 1);
+    script_run(t, "open; frame 10 00044D515454050A000000000179");
+    assert_int_equal(inspect_client(t->server, name_of("y"), &c), 0);
+    assert_int_equal(inspect_client(t->server, name_of("first"), &c), 1);
+    script_run(t, CONNECT_FRAME("0A", ""));
+    assert_int_equal(mark_of(t, "x", "MQTT-3.1.2-11").broken, 2);
+    inspect_clients(t->server, 0, &c, 1, &matched);
+    assert_int_equal(matched, CLIENT_MARKS_MAX);
+}
+
 /* Deliveries that overtook others are counted once; the late ones are not. */
 static void test_order_is_judged_by_what_was_open(void **state)
 {
@@ -708,6 +729,7 @@ int main(void)
         BENCH_TEST(test_the_1000_clients_heard_last_are_kept),
         BENCH_TEST(test_the_line_at_the_end_names_what_was_broken),
         BENCH_TEST(test_a_failing_connect_counts_for_the_client_it_names),
+        BENCH_TEST(test_failing_connects_push_nobody_out),
         BENCH_TEST(test_order_is_judged_by_what_was_open),
         BENCH_TEST(test_what_is_not_remembered_is_not_counted),
     };
