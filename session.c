@@ -5139,8 +5139,10 @@ static void on_publish(struct session_link *link, struct mqtt_packet *p)
 }
 
 /* A packet of an exchange that is not open: who answers a PUBLISH repeats its
- * Packet Identifier [MQTT-2.2.1-5].  answer: the packet that says 0x92 to the
- * client, or 0: none does. */
+ * Packet Identifier [MQTT-2.2.1-5].  That is not said of a PUBCOMP, which may
+ * answer our PUBREL 0x92, nor in a resumed session, where it may be about an
+ * earlier connection.  answer: the packet that says 0x92 to the client, or 0:
+ * none does. */
 static void link_unknown_id(struct session_link *link,
                             const struct mqtt_packet *p, uint8_t answer)
 {
@@ -5153,6 +5155,8 @@ static void link_unknown_id(struct session_link *link,
     if (p->type == MQTT_PUBREL) {
         err.statement = ""; /* a repeat of it is no error (3.7.2.1) */
         err.what = "no QoS 2 message with this Packet Identifier is open; "
+    if (p->type == MQTT_PUBCOMP || link->resumed)
+        err.statement = "";
                    "after a lost PUBCOMP that is no error (3.7.2.1)";
     }
     error_print(why, &err);

@@ -434,25 +434,44 @@ static void test_filters_refused(void **state)
               "(byte 4), \"x/y/z\""));
 }
 
-#define NO_DELIVERY "MQTT-2.2.1-5: no delivery that waits for this packet " \
-                    "has its Packet Identifier (byte 2)"
+#define NO_DELIVERY "no delivery that waits for this packet has its Packet " \
+                    "Identifier (byte 2)"
 
 static void test_mqtt_2_2_1_5_unknown_identifiers(void **state)
 {
     struct bench *t = (struct bench *)*state;
     struct bench_link *l = meet(t, "c1 id=m");
     bench_say(l, "puback #7");
-    said(t, M("PUBACK ignored: " NO_DELIVERY ", Packet Identifier 7"));
+    said(t, M("PUBACK ignored: MQTT-2.2.1-5: " NO_DELIVERY ", Packet Identifier 7"));
     bench_say(l, "pubcomp #7");
     said(t, M("PUBCOMP ignored: " NO_DELIVERY ", Packet Identifier 7"));
     bench_say(l, "pubrec #8 80");
-    said(t, M("PUBREC ignored: " NO_DELIVERY ", Packet Identifier 8"));
+    said(t, M("PUBREC ignored: MQTT-2.2.1-5: " NO_DELIVERY
+              ", Packet Identifier 8"));
     bench_silent(l);
     bench_say(l, "pubrel #7");
     bench_hear(l, "pubcomp #7 92 rs=no*");
     said(t, M("PUBCOMP 0x92 Packet Identifier not found: no QoS 2 message "
               "with this Packet Identifier is open; after a lost PUBCOMP that "
               "is no error (3.7.2.1) (byte 2), Packet Identifier 7"));
+}
+
+/* In a resumed session they may be about an earlier connection: nobody is to
+ * blame. */
+static void test_unknown_identifiers_in_a_resumed_session(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    bench_cut(meet(t, "c1 id=m x=60"));
+    struct bench_link *l = bench_link_open(t);
+    bench_say(l, "connect c0 id=m x=60 ka=60");
+    bench_hear(l, "connack 00 sp=1*");
+    t->log.n = 0;
+    bench_say(l, "puback #7");
+    said(t, M("PUBACK ignored: " NO_DELIVERY ", Packet Identifier 7"));
+    bench_say(l, "pubrec #8");
+    bench_hear(l, "pubrel #8 92 rs=no%%20delivery*");
+    said(t, M("PUBREL 0x92 Packet Identifier not found: " NO_DELIVERY
+              ", Packet Identifier 8"));
 }
 
 static void test_mqtt_4_4_0_2_refused_by_the_client(void **state)
@@ -934,6 +953,7 @@ int main(void)
         BENCH_TEST(test_mqtt_3_1_2_29_no_problem_information),
         BENCH_TEST(test_filters_refused),
         BENCH_TEST(test_mqtt_2_2_1_5_unknown_identifiers),
+        BENCH_TEST(test_unknown_identifiers_in_a_resumed_session),
         BENCH_TEST(test_mqtt_4_4_0_2_refused_by_the_client),
         BENCH_TEST(test_disk_full),
         BENCH_TEST(test_accepted),
