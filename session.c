@@ -4411,8 +4411,6 @@ static void marks_close(struct session_link *link)
 {
     if (link->client == NULL)
         return;
-    if (link->client->marks[MARK_4_12_0_7].broken_now == 0)
-        mark_keep(link, MARK_4_12_0_7);
     marks_tell(link);
     link->client->link = NULL;
     link->client = NULL;
