@@ -3771,7 +3771,8 @@ static void client_free(struct session_server *s, struct client *c)
     free(c);
 }
 
-/* The client's record, or a new one.  Who was heard longest ago makes room,
+/* The client's record, or a new one; NULL = its Client Identifier is too long
+ * for one.  Who was heard longest ago makes room,
  * and if it is connected gets its next record with its next CONNECT: were it
  * with its next packet, more than CLIENT_MARKS_MAX clients that talk in turn
  * would push each other out with every packet. */
@@ -3784,6 +3785,8 @@ static struct client *client_take(struct session_server *s,
         client_push(s, c);
         return c;
     }
+    if (name.n > CLIENT_MARKS_NAME_MAX)
+        return NULL;
     if (s->marked.count >= CLIENT_MARKS_MAX)
         client_free(s, s->heard_first);
     c = mem_new(sizeof *c);
@@ -3934,6 +3937,8 @@ static void marks_open(struct session_link *link, const struct mqtt_packet *p,
     link->client = c;
     link->resumed = present != 0;
     link->rx_base = link->session->rx_order;
+    if (c == NULL)
+        return;
     c->link = link;
     c->connections++;
     c->packets++;
@@ -5150,11 +5155,11 @@ static void link_unknown_id(struct session_link *link,
                              "no delivery that waits for this packet has its "
                              "Packet Identifier"};
     char why[WHY_MAX];
+    if (p->type == MQTT_PUBCOMP || link->resumed)
+        err.statement = "";
     if (p->type == MQTT_PUBREL) {
         err.statement = ""; /* a repeat of it is no error (3.7.2.1) */
         err.what = "no QoS 2 message with this Packet Identifier is open; "
-    if (p->type == MQTT_PUBCOMP || link->resumed)
-        err.statement = "";
                    "after a lost PUBCOMP that is no error (3.7.2.1)";
     }
     error_print(why, &err);

@@ -134,8 +134,11 @@ int inspect_message(const struct session_server *server,
  * broken.  Kept in memory only, for the CLIENT_MARKS_MAX clients heard last,
  * over all their connections since the broker's start.  A client that had to
  * make room while it was connected has no record until its next CONNECT.  A
- * CONNECT that is refused pushes nobody out. */
+ * CONNECT that is refused pushes nobody out.  A record takes up to 17 KB, so
+ * all of them 17 MB; a Client Identifier over CLIENT_MARKS_NAME_MAX bytes has
+ * none. */
 #define CLIENT_MARKS_MAX 1000
+#define CLIENT_MARKS_NAME_MAX 256
 
 struct inspect_mark {
     const char *statement; /* "MQTT-2.2.1-3" */

@@ -681,6 +681,35 @@ static void test_failing_connects_push_nobody_out(void **state)
     assert_int_equal(matched, CLIENT_MARKS_MAX);
 }
 
+/* A client whose name is too long for a record is served as any other. */
+static void test_long_names_have_no_marks(void **state)
+{
+    struct bench *t = *state;
+    struct inspect_client c;
+    uint64_t matched = 0;
+    bench_cut(bench_meet(t, "c1 id=%0*d", CLIENT_MARKS_NAME_MAX, 0));
+    assert_int_equal(inspect_clients(t->server, 0, &c, 1, &matched), 1);
+    assert_int_equal(c.client.n, CLIENT_MARKS_NAME_MAX);
+    struct bench_link *l =
+        bench_meet(t, "c1 id=%0*d", CLIENT_MARKS_NAME_MAX + 1, 0);
+    bench_say(l, "puback #7");
+    bench_say(l, "pingreq");
+    bench_hear(l, "pingresp");
+    bench_frame(l, 0xC1, "");
+    bench_end(l, "disconnect 81*");
+    inspect_clients(t->server, 0, &c, 1, &matched);
+    assert_int_equal(matched, 1);
+    assert_int_equal(bench_logged(t, "of the client's side"), 1);
+}
+
+static void test_what_nothing_came_by_is_not_kept(void **state)
+{
+    struct bench *t = *state;
+    script_run(t, ON "disconnect 00");
+    assert_int_equal(mark_of(t, "x", "MQTT-4.12.0-7").kept, 0);
+    assert_int_equal(bench_logged(t, "client \"x\" 127.0.0.1:1: kept all "), 1);
+}
+
 /* Deliveries that overtook others are counted once; the late ones are not. */
 static void test_order_is_judged_by_what_was_open(void **state)
 {
@@ -733,6 +762,8 @@ int main(void)
         BENCH_TEST(test_the_line_at_the_end_names_what_was_broken),
         BENCH_TEST(test_a_failing_connect_counts_for_the_client_it_names),
         BENCH_TEST(test_failing_connects_push_nobody_out),
+        BENCH_TEST(test_long_names_have_no_marks),
+        BENCH_TEST(test_what_nothing_came_by_is_not_kept),
         BENCH_TEST(test_order_is_judged_by_what_was_open),
         BENCH_TEST(test_what_is_not_remembered_is_not_counted),
     };
