@@ -869,8 +869,10 @@ static void log_words(struct session_server *s, const char *format,
                       va_list args)
 {
     char words[400];
-    vsnprintf(words, sizeof words, format, args);
+    int n = vsnprintf(words, sizeof words, format, args);
     buf_text(&s->log, words);
+    if (n >= (int)sizeof words)
+        buf_text(&s->log, "...");
 }
 
 /* Goes on with the line. */
