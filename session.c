@@ -358,6 +358,7 @@ struct session_link {
     uint64_t heard;     /* when the last packet came, ms */
     uint64_t begun;     /* when the packet that is coming began to, ms */
     uint64_t silence;   /* ms without a packet that end it; 0 = none */
+    uint16_t keep_alive; /* s; the server's own if it overruled; 0 = none */
     uint32_t packet_max; /* the client's Maximum Packet Size */
     uint16_t window;     /* deliveries that may be open: at most the client's
                             Receive Maximum */
@@ -847,22 +848,31 @@ static void client_add(struct buf *b, struct mqtt_bytes client)
         buf_text(b, "-");
 }
 
-/* Begins a line about a client; log_end() ends it.  Without a session it is
- * whom the CONNECT names that is refused, as far as it can be told. */
-static void log_begin(struct session_server *s, const struct session *session,
-                      const struct session_link *link)
+/* Begins a line about a client; log_end() ends it. */
+static void log_begin_client(struct session_server *s,
+                             struct mqtt_bytes client,
+                             const struct session_link *link)
 {
     s->log_line = s->log.n;
     buf_text(&s->log, "client ");
-    client_add(&s->log,
-               session != NULL
-                   ? bytes_of(&session->client)
-                   : mqtt_connect_client_id(link->in.p, link->in.n));
+    client_add(&s->log, client);
     if (link != NULL) {
         buf_text(&s->log, " ");
         buf_text(&s->log, link->peer);
     }
     buf_text(&s->log, ": ");
+}
+
+/* The same.  Without a session it is whom the CONNECT names that is refused,
+ * as far as it can be told. */
+static void log_begin(struct session_server *s, const struct session *session,
+                      const struct session_link *link)
+{
+    log_begin_client(s,
+                     session != NULL
+                         ? bytes_of(&session->client)
+                         : mqtt_connect_client_id(link->in.p, link->in.n),
+                     link);
 }
 
 static void log_words(struct session_server *s, const char *format,
@@ -2210,10 +2220,8 @@ static void log_retained_expired(struct session_server *s,
                                  const struct message *m)
 {
     struct text topic = topic_name(m->retained_at);
-    s->log_line = s->log.n;
-    buf_text(&s->log, "client ");
-    name_add(&s->log, bytes_of(&m->from));
-    buf_text(&s->log, ": its retained message on ");
+    log_begin_client(s, bytes_of(&m->from), NULL);
+    buf_text(&s->log, "its retained message on ");
     name_add(&s->log, bytes_of(&topic));
     log_end(s, " discarded: its Message Expiry Interval passed "
                "[MQTT-3.3.2-5]");
@@ -4344,16 +4352,15 @@ static void marks_silence(struct session_link *link)
 {
     uint64_t silent =
         link->begun > link->heard ? link->begun - link->heard : 0;
-    uint64_t allowed = link->silence / 3 * 2; /* ms */
+    uint64_t allowed = (uint64_t)link->keep_alive * 1000; /* ms */
     enum mark m = link->overruled ? MARK_3_1_2_21 : MARK_3_1_2_20;
-    if (link->client == NULL || link->silence == 0)
+    if (link->client == NULL || link->keep_alive == 0)
         return;
     if (silent > allowed + KEEP_ALIVE_GRACE)
         mark_break(link, m,
                    "%llu ms between two packets as they came in here, Keep "
-                   "Alive %llu s",
-                   (unsigned long long)silent,
-                   (unsigned long long)allowed / 1000);
+                   "Alive %u s",
+                   (unsigned long long)silent, (unsigned)link->keep_alive);
     else if (silent <= allowed && link->in.p[0] >> 4 == MQTT_PINGREQ)
         mark_keep(link, m);
 }
@@ -4364,10 +4371,10 @@ static void marks_timeout(struct session_link *link)
 {
     if (link->client != NULL && link->in.n == 0)
         mark_break(link, link->overruled ? MARK_3_1_2_21 : MARK_3_1_2_20,
-                   "no packet for %llu ms, Keep Alive %llu s, unless the "
+                   "no packet for %llu ms, Keep Alive %u s, unless the "
                    "network failed",
                    (unsigned long long)(link->server->now - link->heard),
-                   (unsigned long long)link->silence / 1500);
+                   (unsigned)link->keep_alive);
 }
 
 /* ---- the end of a connection */
@@ -4730,7 +4737,7 @@ static void connect_limits(struct session_link *link,
 {
     const struct session_options *opt = &link->server->opt;
     const struct mqtt_properties *props = &p->props;
-    uint32_t keep_alive = p->connect.keep_alive;
+    uint16_t keep_alive = p->connect.keep_alive;
     link->problem_information =
         !MQTT_HAS(props, MQTT_REQUEST_PROBLEM_INFORMATION) ||
         props->request_problem_information;
@@ -4752,6 +4759,7 @@ static void connect_limits(struct session_link *link,
         keep_alive = opt->keep_alive_max;
         link->overruled = 1;
     }
+    link->keep_alive = keep_alive;
     link->silence = (uint64_t)keep_alive * 1500; /* [MQTT-3.1.2-22] */
 }
 
@@ -4808,7 +4816,7 @@ static void log_accepted(struct session_link *link,
         if (asked)
             log_seconds(s, p->props.session_expiry_interval);
     }
-    log_add(s, "; Keep Alive %lu s", (unsigned long)(link->silence / 1500));
+    log_add(s, "; Keep Alive %u s", (unsigned)link->keep_alive);
     if (link->overruled)
         log_add(s, ", asked for %u s", (unsigned)p->connect.keep_alive);
     log_end(s, "");
@@ -4823,7 +4831,7 @@ static void connect_note(struct session_link *link,
         note(link, HABIT_EXPIRY_0);
     if (c->clean_start && expiry > 0)
         note(link, HABIT_CLEAN_START);
-    if (link->silence == 0)
+    if (link->keep_alive == 0)
         note(link, HABIT_KEEP_ALIVE_0);
     if (c->client_id.n == 0 && expiry > 0)
         note(link, HABIT_ASSIGNED);
