@@ -248,9 +248,9 @@ static void test_mqtt_3_1_0_1_closed_before_connect(void **state)
 }
 
 #define OLDER(byte)                                                            \
-    NOBODY("closed: MQTT-3.1.2-2: an MQTT 3.1 or 3.1.1 client, answered in "    \
-           "its own way (20 02 00 01); this server speaks MQTT 5.0 (byte " byte \
-           ")")
+    NOBODY("closed: MQTT-3.1.2-2: an MQTT 3.1 or 3.1.1 client, answered in "   \
+           "its own way (20 02 00 01); this server speaks MQTT 5.0 (byte "     \
+           byte ")")
 
 /* The version stands behind the name. */
 static void test_mqtt_3_1_2_2_older_clients(void **state)
@@ -442,7 +442,8 @@ static void test_mqtt_2_2_1_5_unknown_identifiers(void **state)
     struct bench *t = (struct bench *)*state;
     struct bench_link *l = meet(t, "c1 id=m");
     bench_say(l, "puback #7");
-    said(t, M("PUBACK ignored: MQTT-2.2.1-5: " NO_DELIVERY ", Packet Identifier 7"));
+    said(t, M("PUBACK ignored: MQTT-2.2.1-5: " NO_DELIVERY
+              ", Packet Identifier 7"));
     bench_say(l, "pubcomp #7");
     said(t, M("PUBCOMP ignored: " NO_DELIVERY ", Packet Identifier 7"));
     bench_say(l, "pubrec #8 80");
