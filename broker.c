@@ -84,11 +84,19 @@
 #define START_WAIT 1000            /* ms a start waits for its predecessor */
 #define START_STEP 20              /* ms between two attempts */
 #define VISITOR_MAX 64             /* connections of the status page */
+#define VISITOR_SENDS 65536        /* bytes that the system keeps for one */
 #define REQUEST_MAX 8192           /* bytes of a request's head */
 #define REQUEST_WAIT 5000          /* ms for a request to be whole */
 #define ANSWER_WAIT 10000          /* ms for its answer to be read */
 #define ANSWERS_MAX 1              /* answers made in one turn: clients are
                                       served between any two of them */
+#define ANSWER_FULL 1048576        /* bytes of an answer that end its lists */
+#define ANSWERS_HELD 16777216      /* bytes of answers that are not read yet:
+                                      then no more are made */
+#define NAME_SHOWN 256             /* bytes of a name that a page shows */
+#define PLACE_MAX 2000             /* bytes of a name that say where a list
+                                      goes on: three times as many, escaped,
+                                      have room in a request */
 #define FIELDS_MAX 8               /* query parameters of a request */
 #define PACE_EVERY 30000           /* ms between two looks at the syncs */
 #define HISTOGRAM_BOUNDS 15        /* see histogram_bounds[] */
@@ -261,8 +269,9 @@ static void output_flush(struct output *o)
         buf_free(&o->pending);
 }
 
-/* Adds a prefix and a line, newline included, or counts them as lost. */
-static void output_line(struct output *o, const char *prefix,
+/* Adds a line, newline included, behind its time, or counts it as lost; only
+ * one that is indented has none, for it belongs to the line before it. */
+static void output_line(struct output *o, const char *stamp,
                         const uint8_t *line, size_t n)
 {
     if (o->dead)
@@ -276,22 +285,22 @@ static void output_line(struct output *o, const char *prefix,
         char said[96];
         snprintf(said, sizeof said,
                  "%s%" PRIu64 " lines lost here: they were not read in time\n",
-                 prefix, o->lost);
+                 stamp, o->lost);
         o->lost = 0;
         buf_text(&o->pending, said);
     }
-    buf_text(&o->pending, prefix);
+    if (line[0] != ' ')
+        buf_text(&o->pending, stamp);
     buf_add(&o->pending, line, n);
 }
 
-/* Moves all lines of `from` to the output, each behind the prefix; only one
- * that is indented goes without, for it belongs to the line before it. */
-static void output_lines(struct output *o, const char *prefix, struct buf *from)
+/* Moves all lines of `from` to the output. */
+static void output_lines(struct output *o, const char *stamp, struct buf *from)
 {
     while (from->n > 0) {
         const uint8_t *end = (const uint8_t *)memchr(from->p, '\n', from->n);
         size_t n = end == NULL ? from->n : (size_t)(end - from->p) + 1;
-        output_line(o, from->p[0] == ' ' ? "" : prefix, from->p, n);
+        output_line(o, stamp, from->p, n);
         buf_take(from, n);
     }
 }
@@ -383,7 +392,7 @@ static const char usage[] =
     "Refusals, drops and expiries are logged on stderr; on SIGUSR1, how the\n"
     "broker is.  SIGTERM and SIGINT end it in good order; SIGHUP does\n"
     "nothing.  Exit status: 0 = told to end, 1 = it could not start or go on,\n"
-    "or the store is not sound, 2 = wrong options.\n";
+    "or the store is not sound, 2 = wrong options, 71 = out of memory.\n";
 
 /* A decimal number of digits only, up to max: 0, or -1 if it is none. */
 static int number_parse(const char *text, uint64_t max, uint64_t *number)
@@ -474,6 +483,18 @@ static int settings_status(struct settings *set, const char *text)
     return 0;
 }
 
+static int settings_trace(struct settings *set, const char *text)
+{
+    /* 3.1.3.1: a client may send none, but is then given one. */
+    if (*text == '\0') {
+        fprintf(stderr, "holdfast: -t needs a Client Identifier of at least "
+                        "one character\n");
+        return -1;
+    }
+    set->session.trace_client = text;
+    return 0;
+}
+
 static void settings_default(struct settings *set)
 {
     memset(set, 0, sizeof *set);
@@ -484,8 +505,9 @@ static void settings_default(struct settings *set)
     set->status_port = STATUS_PORT;
 }
 
-/* One option.  -1 = go on, else the status to exit with. */
-static int settings_option(struct settings *set, int option)
+/* One option, found in this word of the command line.  -1 = go on, else the
+ * status to exit with. */
+static int settings_option(struct settings *set, int option, const char *word)
 {
     switch (option) {
     case 'p':
@@ -503,8 +525,7 @@ static int settings_option(struct settings *set, int option)
         set->session.trace++;
         return -1;
     case 't':
-        set->session.trace_client = optarg;
-        return -1;
+        return settings_trace(set, optarg) == 0 ? -1 : 2;
     case 'a':
         set->audit++;
         return -1;
@@ -522,8 +543,12 @@ static int settings_option(struct settings *set, int option)
                 optopt);
         return 2;
     default:
-        fprintf(stderr, "holdfast: -%c is no option; see holdfast -h\n",
-                optopt);
+        if (strncmp(word, "--", 2) == 0)
+            fprintf(stderr, "holdfast: %s is no option; see holdfast -h\n",
+                    word);
+        else
+            fprintf(stderr, "holdfast: -%c is no option; see holdfast -h\n",
+                    optopt);
         return 2;
     }
 }
@@ -545,7 +570,8 @@ static int settings_operands(const struct settings *set, int count)
         fprintf(stderr, "holdfast: %s\n", wrong);
     if (wrong != NULL || set->audit > 0 || set->salvage || count == 0)
         return wrong != NULL ? 2 : -1;
-    fprintf(stderr, "holdfast: %s is no option; see holdfast -h\n",
+    fprintf(stderr,
+            "holdfast: %s: holdfast takes no operands; see holdfast -h\n",
             set->operand[0]);
     return 2;
 }
@@ -554,12 +580,15 @@ static int settings_operands(const struct settings *set, int count)
 static int settings_parse(struct settings *set, int argc, char **argv)
 {
     static const char letters[] = ":p:b:d:s:x:t:arvhV";
+    const char *word = argv[optind];
     int option, status = -1;
 
     settings_default(set);
     opterr = 0;
-    while (status < 0 && (option = getopt(argc, argv, letters)) != -1)
-        status = settings_option(set, option);
+    while (status < 0 && (option = getopt(argc, argv, letters)) != -1) {
+        status = settings_option(set, option, word);
+        word = argv[optind];
+    }
     if (set->session.trace_client != NULL && set->session.trace == 0)
         set->session.trace = 1;
     set->operand = argv + optind;
@@ -607,9 +636,15 @@ static uint64_t clock_ms(clockid_t id)
     return clock_us(id) / 1000;
 }
 
+/* The very moment, which within a turn only patience goes by. */
+static uint64_t timeline_moment(const struct timeline *t)
+{
+    return t->base + (clock_ms(CLOCK_MONOTONIC) - t->mono_base);
+}
+
 static void timeline_read(struct timeline *t)
 {
-    t->now = t->base + (clock_ms(CLOCK_MONOTONIC) - t->mono_base);
+    t->now = timeline_moment(t);
     t->wall = clock_ms(CLOCK_REALTIME);
 }
 
@@ -790,31 +825,37 @@ static void listener_close_all(struct listeners *all)
     all->count = 0;
 }
 
-static void listener_complain(const char *host, uint16_t port, int why)
+/* What listeners are opened for, in a line about one that cannot be. */
+struct purpose {
+    const char *so;      /* what the line begins with, after our name */
+    const char *port;    /* the option that changes the port */
+    const char *address; /* the one that changes the address */
+    const char *both;    /* the two of them */
+};
+
+static void listener_complain(const struct purpose *use, const char *host,
+                              uint16_t port, int why)
 {
+    fprintf(stderr, "holdfast: %s", use->so);
     if (why == EADDRINUSE)
         fprintf(stderr,
-                "holdfast: port %u on %s is taken by another program; stop it, "
-                "or choose another port with -p\n",
-                port, host);
+                "port %u on %s is taken by another program; stop it, or "
+                "choose another port with %s\n",
+                port, host, use->port);
     else if (why == EACCES)
         fprintf(stderr,
-                "holdfast: port %u on %s is not open to this user; choose one "
-                "above 1023 with -p\n",
-                port, host);
+                "port %u on %s is not open to this user; choose one above "
+                "1023 with %s\n",
+                port, host, use->port);
     else if (why == EADDRNOTAVAIL)
-        fprintf(stderr,
-                "holdfast: %s is no address of this machine; correct -b\n",
-                host);
+        fprintf(stderr, "%s is no address of this machine; correct %s\n",
+                host, use->address);
     else if (why == EMFILE || why == ENFILE)
-        fprintf(stderr,
-                "holdfast: cannot listen on %s port %u: %s; raise "
-                "`ulimit -n`\n",
+        fprintf(stderr, "cannot listen on %s port %u: %s; raise `ulimit -n`\n",
                 host, port, strerror(why));
     else
-        fprintf(stderr,
-                "holdfast: cannot listen on %s port %u: %s; correct -b or -p\n",
-                host, port, strerror(why));
+        fprintf(stderr, "cannot listen on %s port %u: %s; correct %s\n", host,
+                port, strerror(why), use->both);
 }
 
 /* Listens on every address that `host` stands for, on *port; if that is 0, on
@@ -915,6 +956,7 @@ static int start_again(const struct broker *b)
 /* 0, or -1 when the reason was said. */
 static int listener_open_all(struct broker *b)
 {
+    static const struct purpose use = {"", "-p", "-b", "-b or -p"};
     const char *host = "";
     int why;
 
@@ -925,7 +967,7 @@ static int listener_open_all(struct broker *b)
         why = listener_try(b, b->set.port, &host);
     } while (why == EADDRINUSE && start_again(b));
     if (why > 0)
-        listener_complain(host, b->set.port, why);
+        listener_complain(&use, host, b->set.port, why);
     else if (why == 0)
         listener_warn(&b->mqtt, "connect");
     return why == 0 ? 0 : -1;
@@ -934,6 +976,9 @@ static int listener_open_all(struct broker *b)
 /* The same for the status page: only one that was asked for must be had. */
 static int status_open(struct broker *b)
 {
+    static const struct purpose uses[] = {
+        {"the status page is off: ", "-s", "-s", "-s"},
+        {"there can be no status page: ", "-s", "-s", "-s"}};
     const char *host = b->set.status_host;
     uint16_t port;
     int why;
@@ -951,15 +996,9 @@ static int status_open(struct broker *b)
         listener_warn(&b->status, "read the status page");
     else
         listener_close_all(&b->status);
-    if (why > 0) {
-        const char *so = b->set.status_named ? "there can be no status page"
-                                             : "the status page is off";
-        const char *because =
-            why == EADDRINUSE ? "is taken by another program" : strerror(why);
-        fprintf(stderr,
-                "holdfast: %s: port %u on %s %s; choose another with -s\n", so,
-                b->set.status_port, host, because);
-    }
+    if (why > 0)
+        listener_complain(&uses[b->set.status_named], host, b->set.status_port,
+                          why);
     return why == 0 || !b->set.status_named ? 0 : -1;
 }
 
@@ -1213,6 +1252,7 @@ static int request_line(struct request *r, struct mqtt_bytes line, int *minor)
     struct mqtt_bytes method = bytes_until(&rest, ' ');
     struct mqtt_bytes target = bytes_until(&rest, ' ');
 
+    r->head = bytes_equal(method, "HEAD");
     if (!token_valid(method) || target.n == 0 || rest.n != 8 ||
         memcmp(rest.p, "HTTP/", 5) != 0 || !byte_digit(rest.p[5]) ||
         rest.p[6] != '.' || !byte_digit(rest.p[7]))
@@ -1222,7 +1262,6 @@ static int request_line(struct request *r, struct mqtt_bytes line, int *minor)
     if (rest.p[5] != '1')
         return request_refuse(r, 505, "this is HTTP/1.1 only");
     *minor = rest.p[7] - '0';
-    r->head = bytes_equal(method, "HEAD");
     if (!r->head && !bytes_equal(method, "GET"))
         return request_refuse(r, 405, "nothing can be changed; use GET");
     return request_target(r, target);
@@ -1437,6 +1476,21 @@ static size_t utf8_next(const uint8_t *p, size_t n, uint32_t *point)
     return len;
 }
 
+/* The first bytes of a text, no character cut in two. */
+static struct mqtt_bytes bytes_head(struct mqtt_bytes text, size_t max)
+{
+    struct mqtt_bytes head = text;
+    uint32_t point;
+
+    if (text.n <= max)
+        return head;
+    head.n = max;
+    for (size_t k = 1; k < 4; k++)
+        if (utf8_next(text.p + max - k, text.n - max + k, &point) > k)
+            head.n = max - k;
+    return head;
+}
+
 /* Code points that do not show, look like a blank, or turn the direction of
  * what follows: two names that differ must look different. */
 static int point_hidden(uint32_t point)
@@ -1456,12 +1510,22 @@ static int point_hidden(uint32_t point)
     return (point & 0xFFFE) == 0xFFFE;
 }
 
+/* A byte in hexadecimal. */
+static void hex_text(struct buf *out, const char *front, uint8_t byte)
+{
+    static const char digits[] = "0123456789ABCDEF";
+
+    buf_text(out, front);
+    buf_add(out, &digits[byte >> 4], 1);
+    buf_add(out, &digits[byte & 15], 1);
+}
+
 /* What stands for bytes that cannot be shown: "\x0A" or "U+202E". */
 static void html_hidden(struct buf *out, const uint8_t *p, size_t len,
                         uint32_t point)
 {
     if (len < 2)
-        print(out, "\\x%02X", p[0]);
+        hex_text(out, "\\x", p[0]);
     else
         print(out, "U+%04" PRIX32, point);
 }
@@ -1489,12 +1553,20 @@ static void html_byte(struct buf *out, uint8_t byte)
     }
 }
 
-/* Bytes for HTML.  What stands for hidden ones is put between open and
- * close.  A blank at either end is as good as hidden. */
-static void html_put(struct buf *out, struct mqtt_bytes text, const char *open,
+/* "", or what makes a word stand for more than one. */
+static const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+/* Bytes for HTML, but not more than anybody reads: a name may have 64 KiB.
+ * What stands for hidden ones is put between open and close.  A blank at
+ * either end is as good as hidden. */
+static void html_put(struct buf *out, struct mqtt_bytes all, const char *open,
                      const char *close)
 {
-    size_t len;
+    struct mqtt_bytes text = bytes_head(all, NAME_SHOWN);
+    size_t len, more = all.n - text.n;
 
     for (size_t i = 0; i < text.n; i += len == 0 ? 1 : len) {
         uint32_t point = 0;
@@ -1510,6 +1582,9 @@ static void html_put(struct buf *out, struct mqtt_bytes text, const char *open,
             buf_add(out, text.p + i, len);
         }
     }
+    if (more > 0)
+        print(out, "%s... and %zu more byte%s%s", open, more, plural(more),
+              close);
 }
 
 /* Between tags. */
@@ -1545,14 +1620,11 @@ static void html_value(struct buf *out, struct mqtt_bytes text)
 /* A segment of a path, or a value of a query (RFC 3986, 2.3). */
 static void url_text(struct buf *out, struct mqtt_bytes text)
 {
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                "abcdefghijklmnopqrstuvwxyz0123456789-._~";
-
     for (size_t i = 0; i < text.n; i++)
-        if (text.p[i] != 0 && strchr(plain, text.p[i]) != NULL)
+        if (byte_is(text.p[i], "-._~"))
             buf_add(out, text.p + i, 1);
         else
-            print(out, "%%%02X", text.p[i]);
+            hex_text(out, "%", text.p[i]);
 }
 
 /* UTF-8 as a JSON string (RFC 8259, 7), quotes included. */
@@ -1562,11 +1634,12 @@ static void json_text(struct buf *out, struct mqtt_bytes text)
     for (size_t i = 0; i < text.n; i++) {
         uint8_t byte = text.p[i];
         if (byte < 0x20 || byte == 0x7F)
-            print(out, "\\u%04X", byte);
-        else if (byte == '"' || byte == '\\')
-            print(out, "\\%c", byte);
-        else
+            hex_text(out, "\\u00", byte);
+        else {
+            if (byte == '"' || byte == '\\')
+                buf_text(out, "\\");
             buf_add(out, &byte, 1);
+        }
     }
     buf_text(out, "\"");
 }
@@ -1684,6 +1757,11 @@ static void reply_line(struct reply *reply, int status, const char *line)
     reply->body.n = 0;
     buf_text(&reply->body, line);
     buf_text(&reply->body, "\n");
+}
+
+static void reply_none(struct reply *reply)
+{
+    reply_line(reply, 404, "there is no such page; begin at /");
 }
 
 /* The query's field of this name; no bytes: there is none. */
@@ -2026,6 +2104,28 @@ static void table_close(struct table *t)
 #define PAGE_ROWS 50       /* of most lists */
 #define PAGE_DELIVERIES 20 /* of a session's messages: each is read back */
 
+/* Does the list end after so many rows, because the answer is long?  The next
+ * page goes on, and even one row of long names brings it further. */
+static int list_full(const struct buf *out, size_t rows)
+{
+    return rows > 0 && out->n > ANSWER_FULL;
+}
+
+/* Where a list of clients goes on, behind this one or before it.  That goes
+ * into a request, which a long name would not fit into: its beginning stands
+ * for all that begin so.  `room` may hold what is returned. */
+static struct mqtt_bytes list_place(struct mqtt_bytes client, int behind,
+                                    struct buf *room)
+{
+    struct mqtt_bytes place = bytes_head(client, PLACE_MAX);
+
+    if (place.n == client.n || !behind)
+        return place;
+    buf_add(room, place.p, place.n);
+    buf_text(room, "\xF4\x8F\xBF\xBF"); /* U+10FFFF, the last character */
+    return (struct mqtt_bytes){room->p, room->n};
+}
+
 /* "51 to 100 of 12,345" */
 static void range_text(struct buf *out, uint64_t first, uint64_t n,
                        uint64_t total)
@@ -2211,6 +2311,16 @@ static void sessions_query(const struct request *r, struct inspect_query *q)
             q->which = (enum inspect_which)i;
 }
 
+/* Is there more to search for than inspect.h takes?  Then that is said. */
+static int search_refused(const struct request *r, struct reply *reply)
+{
+    if (query_value(r, "q").n <= INSPECT_SEARCH_MAX)
+        return 0;
+    reply_line(reply, 400, "q, what Client Identifiers are searched for, may "
+                           "have 64 bytes");
+    return 1;
+}
+
 static void online_text(struct buf *out, int online)
 {
     buf_text(out, online ? "<b class=\"online\">online</b>"
@@ -2312,7 +2422,8 @@ static void sessions_form(struct buf *out, const struct request *r,
     if (query_value(r, "refresh").n > 0)
         buf_text(out, "<input type=\"hidden\" name=\"refresh\" value=\"off\">");
     buf_text(out, "<label for=\"q\">Client Identifier contains</label> "
-                  "<input id=\"q\" name=\"q\" type=\"search\" value=\"");
+                  "<input id=\"q\" name=\"q\" type=\"search\"");
+    print(out, " maxlength=\"%d\" value=\"", INSPECT_SEARCH_MAX);
     html_value(out, q->search);
     buf_text(out, "\"> <button>Search</button>\n</form>\n");
 }
@@ -2334,17 +2445,22 @@ static void sessions_pager(struct buf *out, const struct request *r,
                            const struct inspect_session *rows, uint64_t n,
                            uint64_t first, uint64_t matched)
 {
+    struct buf room = {NULL, 0, 0, 0};
+
     pager_open(out, "sessions");
     if (first > 0 && n > 0)
-        pager_link(out, r, "before", rows[0].client, "Previous");
+        pager_link(out, r, "before", list_place(rows[0].client, 0, &room),
+                   "Previous");
     else if (n == 0 && matched > 0)
         pager_link(out, r, "after", bytes_of(""), "First");
     buf_text(out, " <span>");
     range_text(out, first, n, matched);
     buf_text(out, "</span> ");
     if (n > 0 && first + n < matched)
-        pager_link(out, r, "after", rows[n - 1].client, "Next");
+        pager_link(out, r, "after", list_place(rows[n - 1].client, 1, &room),
+                   "Next");
     buf_text(out, "</nav>\n");
+    buf_free(&room);
 }
 
 static const char *const session_heads[] = {
@@ -2359,7 +2475,7 @@ static void sessions_table(const struct broker *b, const struct request *r,
     struct inspect_query q;
     struct table t;
     uint64_t matched, first;
-    size_t n;
+    size_t n, shown = 0;
 
     sessions_query(r, &q);
     q.limit = PAGE_ROWS;
@@ -2370,13 +2486,13 @@ static void sessions_table(const struct broker *b, const struct request *r,
     sessions_filters(out, r, &q);
     if (n > 0) {
         table_open(&t, out, "Sessions", session_heads);
-        for (size_t i = 0; i < n; i++)
-            session_row(&t, b->time.now, &rows[i]);
+        while (shown < n && !list_full(out, shown))
+            session_row(&t, b->time.now, &rows[shown++]);
         table_close(&t);
     } else {
         buf_text(out, "<p class=\"empty\">No session fits.</p>\n");
     }
-    sessions_pager(out, r, rows, n, first, matched);
+    sessions_pager(out, r, rows, shown, first, matched);
     buf_text(out, "</section>\n");
 }
 
@@ -2384,8 +2500,11 @@ static void page_overview(struct broker *b, const struct request *r,
                           struct reply *reply)
 {
     struct mqtt_bytes none = {NULL, 0};
-    struct buf *out = page_open(r, reply, "Overview", none);
+    struct buf *out;
 
+    if (search_refused(r, reply))
+        return;
+    out = page_open(r, reply, "Overview", none);
     overview_facts(b, out);
     sessions_table(b, r, out);
     page_close(b, out);
@@ -2398,24 +2517,9 @@ static void page_overview(struct broker *b, const struct request *r,
 #define HEAD_BYTES 64       /* of a payload are shown */
 #define READ_MAX (4u << 20) /* bytes of messages read back for one answer */
 
-/* What of a payload is shown: up to HEAD_BYTES, no character cut in two. */
-static struct mqtt_bytes payload_head(struct mqtt_bytes payload)
-{
-    struct mqtt_bytes head = payload;
-    uint32_t point;
-
-    if (payload.n <= HEAD_BYTES)
-        return head;
-    head.n = HEAD_BYTES;
-    for (size_t k = 1; k < 4; k++)
-        if (utf8_next(payload.p + HEAD_BYTES - k, payload.n - HEAD_BYTES + k,
-                      &point) > k)
-            head.n = HEAD_BYTES - k;
-    return head;
-}
-
 /* Reads a message back, unless this answer has read so much already that the
- * turn would become long.  1 = topic and payload are there. */
+ * turn would become long.  1 = topic and payload are there, 0 = they were not
+ * read, -1 = the ledger is damaged there. */
 static int message_open(const struct broker *b, const struct inspect_message *m,
                         uint64_t *spent, struct mqtt_bytes *topic,
                         struct mqtt_bytes *payload)
@@ -2423,26 +2527,32 @@ static int message_open(const struct broker *b, const struct inspect_message *m,
     if (*spent > 0 && *spent + m->bytes > READ_MAX)
         return 0;
     *spent += m->bytes;
-    return inspect_message(b->server, m, topic, payload) == 0;
+    return inspect_message(b->server, m, topic, payload) == 0 ? 1 : -1;
 }
 
-static const char message_unread[] = "<small>not read for this page</small>";
+/* What stands in the place of what was not opened. */
+static const char *unread_text(int opened)
+{
+    return opened < 0 ? "<strong>unreadable: the ledger is damaged here"
+                        "</strong>"
+                      : "<small>not read for this page</small>";
+}
 
 static void cell_topic(struct table *t, int opened, struct mqtt_bytes topic)
 {
-    if (opened)
+    if (opened > 0)
         cell_name(t, topic);
     else
-        cell_text(t, message_unread);
+        cell_text(t, unread_text(opened));
 }
 
 static void cell_payload(struct table *t, int opened, struct mqtt_bytes payload)
 {
-    struct mqtt_bytes head = payload_head(payload);
+    struct mqtt_bytes head = bytes_head(payload, HEAD_BYTES);
     struct buf *out = cell(t);
 
-    if (!opened) {
-        buf_text(out, message_unread);
+    if (opened <= 0) {
+        buf_text(out, unread_text(opened));
         return;
     }
     buf_text(out, payload.n == 0 ? "<small>empty" : "<code>");
@@ -2544,11 +2654,27 @@ static const char *const sub_heads[] = {"Topic Filter",
                                         "#Subscription Identifier",
                                         NULL};
 
+static void sub_row(struct table *t, const struct inspect_sub *sub)
+{
+    row_open(t, sub->filter);
+    cell_name(t, sub->filter);
+    cell_number(t, sub->qos);
+    cell_flag(t, sub->no_local);
+    cell_flag(t, sub->retain_as_published);
+    cell_number(t, sub->retain_handling);
+    if (sub->id > 0)
+        cell_number(t, sub->id);
+    else
+        cell_text(t, "none");
+    row_close(t);
+}
+
 static void session_subs(const struct broker *b, const struct request *r,
                          struct buf *out, const struct inspect_session *s)
 {
     struct inspect_sub rows[PAGE_ROWS];
     uint64_t skip = query_number(r, "subs", UINT32_MAX, 0);
+    size_t shown = 0;
     size_t n =
         inspect_subs(b->server, s->client, (size_t)skip, rows, PAGE_ROWS);
     struct table t;
@@ -2556,22 +2682,11 @@ static void session_subs(const struct broker *b, const struct request *r,
     section_open(out, "Subscriptions", s->subscriptions);
     if (n > 0) {
         table_open(&t, out, "Subscriptions", sub_heads);
-        for (size_t i = 0; i < n; i++) {
-            row_open(&t, rows[i].filter);
-            cell_name(&t, rows[i].filter);
-            cell_number(&t, rows[i].qos);
-            cell_flag(&t, rows[i].no_local);
-            cell_flag(&t, rows[i].retain_as_published);
-            cell_number(&t, rows[i].retain_handling);
-            if (rows[i].id > 0)
-                cell_number(&t, rows[i].id);
-            else
-                cell_text(&t, "none");
-            row_close(&t);
-        }
+        while (shown < n && !list_full(out, shown))
+            sub_row(&t, &rows[shown++]);
         table_close(&t);
     }
-    pager(out, r, "subs", "subscriptions", PAGE_ROWS, skip, n,
+    pager(out, r, "subs", "subscriptions", PAGE_ROWS, skip, shown,
           s->subscriptions);
     buf_text(out, "</section>\n");
 }
@@ -2611,6 +2726,7 @@ static void session_deliveries(const struct broker *b, const struct request *r,
     uint64_t skip = query_number(r, "skip", UINT32_MAX, 0);
     size_t n = inspect_deliveries(b->server, s->client, (size_t)skip, rows,
                                   PAGE_DELIVERIES);
+    size_t shown = 0;
     struct table t;
 
     section_open(out, "Messages for the client", total);
@@ -2618,11 +2734,11 @@ static void session_deliveries(const struct broker *b, const struct request *r,
         buf_text(out, "<p class=\"note\">In flight, then queued, oldest "
                       "first.</p>\n");
         table_open(&t, out, "Messages for the client", delivery_heads);
-        for (size_t i = 0; i < n; i++)
-            delivery_row(b, &t, &rows[i], &spent);
+        while (shown < n && !list_full(out, shown))
+            delivery_row(b, &t, &rows[shown++], &spent);
         table_close(&t);
     }
-    pager(out, r, "skip", "messages", PAGE_DELIVERIES, skip, n, total);
+    pager(out, r, "skip", "messages", PAGE_DELIVERIES, skip, shown, total);
     buf_text(out, "</section>\n");
 }
 
@@ -2663,6 +2779,8 @@ static void page_session(struct broker *b, const struct request *r,
         session_subs(b, r, out, &s);
         session_receiving(b, out, &s);
         page_close(b, out);
+    } else if (client.n == 0) {
+        reply_none(reply);
     } else {
         page_missing(b, r, reply, "Session ", client,
                      "There is no such session.  It never was, or it has "
@@ -2735,17 +2853,18 @@ static void retained_table(struct broker *b, const struct request *r,
     uint64_t skip = query_number(r, "skip", UINT32_MAX, 0), spent = 0, matched;
     size_t n = inspect_retained(b->server, filter, (size_t)skip, rows,
                                 PAGE_ROWS, &matched);
+    size_t shown = 0;
     struct table t;
 
     if (n > 0) {
         table_open(&t, out, "Retained messages", retained_heads);
-        for (size_t i = 0; i < n; i++)
-            retained_row(b, &t, &rows[i], &spent);
+        while (shown < n && !list_full(out, shown))
+            retained_row(b, &t, &rows[shown++], &spent);
         table_close(&t);
     } else {
         buf_text(out, "<p class=\"empty\">No retained message fits.</p>\n");
     }
-    pager(out, r, "skip", "retained messages", PAGE_ROWS, skip, n, matched);
+    pager(out, r, "skip", "retained messages", PAGE_ROWS, skip, shown, matched);
 }
 
 static void page_retained(struct broker *b, const struct request *r,
@@ -2810,6 +2929,7 @@ static void page_clients(struct broker *b, const struct request *r,
     size_t n =
         inspect_clients(b->server, (size_t)skip, rows, PAGE_ROWS, &matched);
     struct buf *out = page_open(r, reply, "Marks", none);
+    size_t shown = 0;
     struct table t;
 
     buf_text(out, "<p class=\"note\">How clients keep their side of the "
@@ -2820,13 +2940,13 @@ static void page_clients(struct broker *b, const struct request *r,
                   "first.</p>\n");
     if (n > 0) {
         table_open(&t, out, "Clients", client_heads);
-        for (size_t i = 0; i < n; i++)
-            client_row(&t, b->time.now, &rows[i]);
+        while (shown < n && !list_full(out, shown))
+            client_row(&t, b->time.now, &rows[shown++]);
         table_close(&t);
     } else {
         buf_text(out, "<p class=\"empty\">No client was heard.</p>\n");
     }
-    pager(out, r, "skip", "clients", PAGE_ROWS, skip, n, matched);
+    pager(out, r, "skip", "clients", PAGE_ROWS, skip, shown, matched);
     page_close(b, out);
 }
 
@@ -2926,6 +3046,8 @@ static void page_client(struct broker *b, const struct request *r,
         buf_text(out, "</div>\n");
         buf_text(out, marks_note);
         page_close(b, out);
+    } else if (client.n == 0) {
+        reply_none(reply);
     } else {
         page_missing(b, r, reply, "Marks of ", client,
                      "There is no record of this client: it was not heard "
@@ -3354,6 +3476,16 @@ static size_t query_limit(const struct request *r)
     return (size_t)query_number(r, "limit", API_ROWS_MAX, API_ROWS);
 }
 
+/* Where the rest of a list begins, of which there were n from `first` on. */
+static void json_next(struct buf *out, const char *key, uint64_t first,
+                      size_t n, uint64_t total)
+{
+    if (n > 0 && first + n < total)
+        json_number(out, key, first + n);
+    else
+        json_null(out, key);
+}
+
 /* "next_after": where the next sessions begin, for the field `after`. */
 static void api_sessions(struct broker *b, const struct request *r,
                          struct reply *reply)
@@ -3361,9 +3493,12 @@ static void api_sessions(struct broker *b, const struct request *r,
     struct inspect_session *rows;
     struct inspect_query q;
     uint64_t matched, first;
-    struct buf *out = json_open(reply);
-    size_t n;
+    struct buf *out, room = {NULL, 0, 0, 0};
+    size_t n, shown = 0;
 
+    if (search_refused(r, reply))
+        return;
+    out = json_open(reply);
     sessions_query(r, &q);
     q.limit = query_limit(r);
     rows = (struct inspect_session *)mem_new((q.limit + 1) * sizeof *rows);
@@ -3371,39 +3506,47 @@ static void api_sessions(struct broker *b, const struct request *r,
     json_number(out, "matched", matched);
     json_number(out, "first", first);
     buf_text(json_key(out, "sessions"), "[");
-    for (size_t i = 0; i < n; i++) {
+    while (shown < n && !list_full(out, shown)) {
         buf_text(json_key(out, NULL), "{");
-        json_session(out, b->time.now, &rows[i]);
+        json_session(out, b->time.now, &rows[shown++]);
         buf_text(out, "}");
     }
     buf_text(out, "]");
-    if (n > 0 && first + n < matched)
-        json_name(out, "next_after", rows[n - 1].client);
+    if (shown > 0 && first + shown < matched)
+        json_name(out, "next_after",
+                  list_place(rows[shown - 1].client, 1, &room));
     else
         json_null(out, "next_after");
     json_close(out);
+    buf_free(&room);
     free(rows);
 }
 
+static void json_sub(struct buf *out, const struct inspect_sub *sub)
+{
+    buf_text(json_key(out, NULL), "{");
+    json_name(out, "filter", sub->filter);
+    json_number(out, "qos", sub->qos);
+    json_flag(out, "no_local", sub->no_local);
+    json_flag(out, "retain_as_published", sub->retain_as_published);
+    json_number(out, "retain_handling", sub->retain_handling);
+    json_some(out, "subscription_id", sub->id);
+    buf_text(out, "}");
+}
+
 static void json_subs(const struct broker *b, struct buf *out,
-                      struct mqtt_bytes client, size_t skip, size_t limit)
+                      const struct inspect_session *s, size_t skip,
+                      size_t limit)
 {
     struct inspect_sub *rows =
         (struct inspect_sub *)mem_new((limit + 1) * sizeof *rows);
-    size_t n = inspect_subs(b->server, client, skip, rows, limit);
+    size_t n = inspect_subs(b->server, s->client, skip, rows, limit), shown = 0;
 
     buf_text(json_key(out, "subscriptions"), "[");
-    for (size_t i = 0; i < n; i++) {
-        buf_text(json_key(out, NULL), "{");
-        json_name(out, "filter", rows[i].filter);
-        json_number(out, "qos", rows[i].qos);
-        json_flag(out, "no_local", rows[i].no_local);
-        json_flag(out, "retain_as_published", rows[i].retain_as_published);
-        json_number(out, "retain_handling", rows[i].retain_handling);
-        json_some(out, "subscription_id", rows[i].id);
-        buf_text(out, "}");
-    }
+    while (shown < n && !list_full(out, shown))
+        json_sub(out, &rows[shown++]);
     buf_text(out, "]");
+    json_next(out, "next_subs", skip, shown, s->subscriptions);
     free(rows);
 }
 
@@ -3411,7 +3554,7 @@ static void json_subs(const struct broker *b, struct buf *out,
  * hexadecimal if not: the other of the two is null. */
 static void json_payload(struct buf *out, struct mqtt_bytes payload)
 {
-    struct mqtt_bytes head = payload_head(payload);
+    struct mqtt_bytes head = bytes_head(payload, HEAD_BYTES);
     int text = mqtt_utf8_check(head.p, head.n) == head.n;
 
     json_number(out, "payload_bytes", payload.n);
@@ -3427,13 +3570,15 @@ static void json_payload(struct buf *out, struct mqtt_bytes payload)
     buf_text(out, text ? "" : "\"");
 }
 
-/* The members that have to be read back; null: they were not. */
+/* The members that have to be read back; null: they were not, or cannot be. */
 static void json_message(const struct broker *b, struct buf *out,
                          const struct inspect_message *m, uint64_t *spent)
 {
     struct mqtt_bytes topic, payload;
+    int opened = message_open(b, m, spent, &topic, &payload);
 
-    if (message_open(b, m, spent, &topic, &payload)) {
+    json_flag(out, "damaged", opened < 0);
+    if (opened > 0) {
         json_name(out, "topic", topic);
         json_payload(out, payload);
         return;
@@ -3463,17 +3608,20 @@ static void json_delivery(const struct broker *b, struct buf *out,
 }
 
 static void json_deliveries(const struct broker *b, struct buf *out,
-                            struct mqtt_bytes client, size_t skip, size_t limit)
+                            const struct inspect_session *s, size_t skip,
+                            size_t limit)
 {
     struct inspect_delivery *rows =
         (struct inspect_delivery *)mem_new((limit + 1) * sizeof *rows);
-    size_t n = inspect_deliveries(b->server, client, skip, rows, limit);
+    size_t n = inspect_deliveries(b->server, s->client, skip, rows, limit);
+    size_t shown = 0;
     uint64_t spent = 0;
 
     buf_text(json_key(out, "deliveries"), "[");
-    for (size_t i = 0; i < n; i++)
-        json_delivery(b, out, &rows[i], &spent);
+    while (shown < n && !list_full(out, shown))
+        json_delivery(b, out, &rows[shown++], &spent);
     buf_text(out, "]");
+    json_next(out, "next_skip", skip, shown, queued_sum(s) + s->in_flight);
     free(rows);
 }
 
@@ -3502,9 +3650,9 @@ static void api_session(struct broker *b, const struct request *r,
 
     if (inspect_session(b->server, client, &s)) {
         json_session(out, b->time.now, &s);
-        json_subs(b, out, client,
+        json_subs(b, out, &s,
                   (size_t)query_number(r, "subs", UINT32_MAX, 0), limit);
-        json_deliveries(b, out, client,
+        json_deliveries(b, out, &s,
                         (size_t)query_number(r, "skip", UINT32_MAX, 0), limit);
         json_receiving(b, out, client, limit);
     } else {
@@ -3832,7 +3980,7 @@ static void route_answer(struct broker *b, const struct request *r,
             return;
         }
     }
-    reply_line(reply, 404, "there is no such page; begin at /");
+    reply_none(reply);
 }
 
 /* RFC 9110, 15. */
@@ -3904,7 +4052,7 @@ static void visitor_send(struct broker *b, struct conn *c, int head,
     buf_free(&reply->body);
     buf_free(&c->request);
     c->state = CONN_SENDING;
-    c->deadline = b->time.now + ANSWER_WAIT;
+    c->deadline = timeline_moment(&b->time) + ANSWER_WAIT;
 }
 
 static void visitor_refuse(struct broker *b, struct conn *c, int status,
@@ -3979,14 +4127,34 @@ static void visitor_evict(struct broker *b)
     c->broken = 1; /* nobody waits for it to close its half */
 }
 
-/* Moves a visitor that is OPEN along.  1 = it has cost an answer. */
-static int visitor_advance(struct broker *b, struct conn *c)
+/* Is there room for one more answer?  Visitors who do not read theirs must
+ * not use up the memory.  What was sent of an answer counts until all was: so
+ * long its memory is not given back. */
+static int visitor_room(const struct broker *b)
 {
-    if (c->asked || (c->eof && c->request.n > 0)) {
+    size_t held = 0;
+
+    for (size_t i = 0; i < b->conn_count && b->visitors > 0; i++)
+        if (b->conns[i].visitor)
+            held += b->conns[i].rest.base + b->conns[i].rest.cap;
+    return held <= ANSWERS_HELD;
+}
+
+/* Moves a visitor that is OPEN along; room: as above.  1 = it has cost an
+ * answer. */
+static int visitor_advance(struct broker *b, struct conn *c, int room)
+{
+    int asks = c->asked || (c->eof && c->request.n > 0);
+
+    if (asks && room) {
         visitor_answer(b, c);
         return 1;
     }
-    if (b->time.now >= c->deadline)
+    if (asks && b->time.now >= c->deadline)
+        visitor_refuse(b, c, 503, "too many answers are not read yet");
+    else if (asks)
+        return 0;
+    else if (b->time.now >= c->deadline)
         visitor_refuse(b, c, 408, "the request took too long to come");
     else if (c->eof || c->broken)
         c->state = CONN_SENDING; /* there is nothing to be said */
@@ -3995,16 +4163,24 @@ static int visitor_advance(struct broker *b, struct conn *c)
 
 static void visitor_advance_all(struct broker *b)
 {
-    int made = 0;
+    int made = 0, room = visitor_room(b);
 
     for (size_t i = 0; i < b->conn_count && b->visitors > 0; i++) {
         struct conn *c = &b->conns[i];
-        if (!c->visitor || c->state != CONN_OPEN)
-            continue;
-        if (made < ANSWERS_MAX)
-            made += visitor_advance(b, c);
-        else if (c->asked || c->eof)
-            b->again = 1;
+        if (c->visitor && c->state == CONN_OPEN && made < ANSWERS_MAX)
+            made += visitor_advance(b, c, room);
+    }
+}
+
+/* Is there anything left for the next turn?  Asked when this one's bytes have
+ * left: that may have made room. */
+static void visitor_left(struct broker *b)
+{
+    int room = b->visitors > 0 && visitor_room(b);
+
+    for (size_t i = 0; i < b->conn_count && room && !b->again; i++) {
+        const struct conn *c = &b->conns[i];
+        b->again = c->visitor && c->state == CONN_OPEN && (c->asked || c->eof);
     }
 }
 
@@ -4015,7 +4191,7 @@ static void conn_open(struct broker *b, int fd, const union address *peer,
 {
     struct conn *c;
     char name[80];
-    int on = 1;
+    int on = 1, room = VISITOR_SENDS;
 
     if (b->conn_count == b->conn_cap) {
         b->conn_cap = b->conn_cap * 2 + 64;
@@ -4032,6 +4208,9 @@ static void conn_open(struct broker *b, int fd, const union address *peer,
      * it cannot be had, the connection is only slower. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (visitor) {
+        /* What is not read stays with us, where it counts: the system would
+         * take several MiB of each. */
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         b->visitors++;
         return;
     }
@@ -4138,6 +4317,7 @@ static int conn_advance(struct broker *b, struct conn *c)
             return c->broken || c->mute || b->time.now >= c->deadline;
         if (c->broken || c->mute || c->eof)
             return 1;
+        buf_free(&c->rest);
         if (shutdown(c->fd, SHUT_WR) != 0)
             return 1;
         c->state = CONN_DRAINING;
@@ -4264,6 +4444,7 @@ static void accept_all(struct broker *b)
  */
 
 static volatile sig_atomic_t signal_count; /* SIGTERM and SIGINT so far */
+static volatile sig_atomic_t signal_end;   /* the last of them */
 static volatile sig_atomic_t signal_tell;  /* SIGUSR1 came: tell how it is */
 static volatile sig_atomic_t signal_pipe;  /* the end that is written to */
 
@@ -4274,7 +4455,9 @@ static void signal_note(int number)
 
     if (number == SIGUSR1)
         signal_tell = 1;
-    else if (signal_count < 2)
+    else
+        signal_end = number;
+    if (number != SIGUSR1 && signal_count < 2)
         signal_count++;
     ignored = write(signal_pipe, "", 1);
     (void)ignored;
@@ -4311,23 +4494,25 @@ static int signal_open(struct broker *b)
 static void tell_sessions(struct broker *b)
 {
     const struct session_figures *f = session_figures(b->server);
+    size_t clients = b->conn_count - b->visitors;
     char line[256];
 
     snprintf(line, sizeof line,
              "overview: holdfast " BROKER_VERSION ", up %" PRIu64
-             " s; %zu connections; %" PRIu64 " sessions, %" PRIu64
-             " of them online; %" PRIu64 " subscriptions",
-             clock_ms(CLOCK_MONOTONIC) / 1000 - b->started / 1000,
-             b->conn_count - b->visitors, f->sessions, f->online,
-             f->subscriptions);
+             " s; %zu connection%s; %" PRIu64 " session%s, %" PRIu64
+             " of them online; %" PRIu64 " subscription%s",
+             uptime_ms(b) / 1000, clients, plural(clients), f->sessions,
+             plural(f->sessions), f->online, f->subscriptions,
+             plural(f->subscriptions));
     broker_say(b, line);
     snprintf(line, sizeof line,
-             "overview: %" PRIu64 " messages of %" PRIu64
-             " bytes held, %" PRIu64 " retained; %" PRIu64
-             " deliveries wait; %" PRIu64 " dropped, %" PRIu64
-             " sessions expired since the start",
-             f->messages, f->message_bytes, f->retained, f->deliveries,
-             f->dropped, f->expired);
+             "overview: %" PRIu64 " message%s of %" PRIu64
+             " byte%s held, %" PRIu64 " retained; deliveries waiting: %" PRIu64
+             "; since the start, deliveries dropped: %" PRIu64
+             ", sessions expired: %" PRIu64,
+             f->messages, plural(f->messages), f->message_bytes,
+             plural(f->message_bytes), f->retained, f->deliveries, f->dropped,
+             f->expired);
     broker_say(b, line);
 }
 
@@ -4339,16 +4524,16 @@ static void tell_store(struct broker *b)
 
     snprintf(line, sizeof line,
              "overview: store of %" PRIu64 " bytes, %" PRIu64
-             " of them live, in %" PRIu64 " segments%s",
-             f.total_bytes, f.live_bytes, f.segments,
+             " of them live, in %" PRIu64 " segment%s%s",
+             f.total_bytes, f.live_bytes, f.segments, plural(f.segments),
              store_full(b->store) ? "; it refuses writes: its disk is full"
                                   : "");
     broker_say(b, line);
     snprintf(line, sizeof line,
-             "overview: %" PRIu64 " syncs of %" PRIu64
+             "overview: %" PRIu64 " sync%s of %" PRIu64
              " us on average, the longest %" PRIu64 " us; longest turn %" PRIu64
              " us",
-             f.syncs, mean, b->sync.max_us, b->turn.max_us);
+             f.syncs, plural(f.syncs), mean, b->sync.max_us, b->turn.max_us);
     broker_say(b, line);
 }
 
@@ -4462,10 +4647,9 @@ static int turn_finish(struct broker *b)
         return -1;
     pace_note(b);
     visitor_advance_all(b);
-    if (store_error(b->store) != NULL) /* a page was to show what is rotten */
-        return -1;
     conn_flush_all(b);
     conn_advance_all(b);
+    visitor_left(b);
     broker_alive(b);
     broker_output(b);
     return 0;
@@ -4654,6 +4838,8 @@ static int broker_stop(struct broker *b)
 {
     uint64_t deadline = b->time.now + STOP_WAIT;
 
+    broker_say(b, signal_end == SIGINT ? "told to end by SIGINT"
+                                       : "told to end by SIGTERM");
     listener_close_all(&b->mqtt);
     listener_close_all(&b->status);
     session_server_stop(b->server, b->time.now);
@@ -4685,6 +4871,10 @@ static void broker_close(struct broker *b, int clean)
      * objects, and sealing the ledger still looks at it. */
     if (b->store != NULL)
         store_close(b->store, clean);
+    if (clean) {
+        broker_say(b, "ended in good order");
+        output_flush(&b->err);
+    }
     if (b->server != NULL)
         session_server_close(b->server);
     buf_free(&b->out.pending);

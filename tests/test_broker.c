@@ -243,7 +243,10 @@ static void test_options_wrong(void **state)
         {"-q", NULL, NULL, "-q is no option"},
         {"-p", NULL, NULL, "-p needs a value"},
         {"-t", NULL, NULL, "-t needs a value"},
-        {"-v", "more", NULL, "more is no option"},
+        {"-t", "", NULL, "-t needs a Client Identifier"},
+        {"--help", NULL, NULL, "holdfast: --help is no option"},
+        {"-v", "--version", NULL, "holdfast: --version is no option"},
+        {"-v", "start", NULL, "start: holdfast takes no operands; see "},
     };
     char said[1024];
 
@@ -260,6 +263,11 @@ static void test_options_help(void **state)
 {
     static const char *const args[][2] = {{"-h", NULL}, {"-V", NULL}};
     static const char *const begins[] = {"usage: holdfast ", "holdfast "};
+    static const char *const statuses[] = {" 0 = ", " 1 = ", " 2 = ", " 71 = ",
+                                           NULL};
+    char help[8192] = "";
+    size_t n = 0;
+    ssize_t got;
 
     (void)state;
     for (size_t i = 0; i < 2; i++) {
@@ -268,11 +276,16 @@ static void test_options_help(void **state)
         assert_int_equal(client_broker_spawn(&b, args[i]), 0);
         assert_int_equal(client_broker_await(&b), -1);
         assert_memory_equal(b.ready, begins[i], strlen(begins[i]));
+        while (i == 0 && n < sizeof help - 1 &&
+               (got = read(b.out, help + n, sizeof help - 1 - n)) > 0)
+            n += (size_t)got;
         assert_int_equal(client_broker_end(&b, 0), 0);
         client_broker_log(&b, said, sizeof said);
         assert_string_equal(said, "");
         client_broker_forget(&b);
     }
+    for (const char *const *s = statuses; *s != NULL; s++)
+        assert_non_null(strstr(help, *s));
 }
 
 /* 3.2.2.3.2: the CONNACK says which Session Expiry Interval is used. */
@@ -1131,6 +1144,44 @@ static void test_stdout_full(void **state)
     client_leave(&c);
 }
 
+/* What was not read in time is counted in a line with its time, also in front
+ * of one that has none: where a long line had no room a short one may have. */
+static void test_stdout_late(void **state)
+{
+    static const char *const args[] = {"-vv", NULL};
+    static char said[4u << 20];
+    struct bench *t = (struct bench *)*state;
+    char id[64], *line;
+    int lost = 0, indented = 0;
+    size_t n = 0;
+    struct client c;
+
+    bench_start_with(t, args);
+    memset(id, 'i', sizeof id - 1);
+    id[sizeof id - 1] = '\0';
+    join(t, &c, id, 0);
+    for (int i = 0; i < 12000; i++)
+        assert_int_equal(client_publish(&c, "a", PAYLOAD, 32, 0, 0, 0), 0);
+    while (n + 65536 < sizeof said && n < 3u << 20) {
+        ssize_t got = read(t->b.out, said + n, 65536);
+        assert_true(got > 0);
+        n += (size_t)got;
+        for (size_t i = 0; i < 300; i++)
+            assert_int_equal(
+                client_publish(&c, "a", PAYLOAD, i % 32, 0, 0, 0), 0);
+        assert_quiet(&c);
+    }
+    for (line = strtok(said, "\n"); line; line = strtok(NULL, "\n")) {
+        int notice = strstr(line, " lines lost here: ") != NULL;
+        if (notice)
+            assert_true(stamped(line));
+        indented += lost && *line == ' ';
+        lost = notice;
+    }
+    assert_true(indented > 0);
+    client_leave(&c);
+}
+
 /* The reader of the trace is gone: that must not end the broker. */
 static void test_stdout_gone(void **state)
 {
@@ -1193,6 +1244,7 @@ static void test_stop(void **state)
     struct bench *t = (struct bench *)*state;
     struct client a, b, mute;
     struct mqtt_packet packet;
+    char said[4096];
 
     bench_start(t);
     join(t, &a, "a", 0);
@@ -1212,6 +1264,9 @@ static void test_stop(void **state)
     client_close(&b);
     client_close(&mute);
     assert_int_equal(client_broker_end(&t->b, 0), 0);
+    client_broker_log(&t->b, said, sizeof said);
+    assert_non_null(strstr(said, "Z told to end by SIGTERM"));
+    assert_string_equal(strrchr(said, 'Z'), "Z ended in good order\n");
     bench_start(t);
     assert_non_null(strstr(t->b.ready, " sessions=1 "));
     join(t, &a, "a", 1);
@@ -1225,10 +1280,13 @@ static void test_stop_twice(void **state)
     struct bench *t = (struct bench *)*state;
     struct client c;
     struct mqtt_packet packet;
+    char said[4096];
 
     bench_start(t);
     join(t, &c, "c", 0);
     assert_int_equal(client_broker_end(&t->b, SIGINT), 0);
+    client_broker_log(&t->b, said, sizeof said);
+    assert_non_null(strstr(said, "Z told to end by SIGINT"));
     client_close(&c);
     bench_start(t);
     join(t, &c, "c", 1);
@@ -1296,6 +1354,7 @@ int main(void)
           test_refusal_is_read),
         T("a slow reader stalls nobody", test_slow_reader),
         T("an unread trace stalls nobody", test_stdout_full),
+        T("an unread trace says what it lacks", test_stdout_late),
         T("a closed stdout does not end it", test_stdout_gone),
         T("connections wait for descriptors", test_descriptors_used_up),
         T("SIGTERM: DISCONNECT 0x8B to all, status 0", test_stop),

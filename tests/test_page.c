@@ -7,7 +7,7 @@
  *   3. HTML         a strict reader: balanced, quoted, nothing unknown
  *   4. Walkthrough  a session that stays, and the message that waits for it
  *   5. Names        hostile ones in pages, links and JSON
- *   6. Lists        paging, search, filters
+ *   6. Lists        paging, search, filters; long names; damage
  *   7. Facts        figures, stages, options, retained messages
  *   8. Marks        clients that kept and that broke the standard
  *
@@ -28,7 +28,7 @@
 
 #include "client.h"
 
-#define ANSWER_MAX (1u << 20) /* bytes of an answer, at most */
+#define ANSWER_MAX (4u << 20) /* bytes of an answer that a test reads */
 
 /* ============================ 1. Tools =================================== */
 
@@ -468,6 +468,7 @@ static void html_attribute(struct html *h)
                                         "value",
                                         "type",
                                         "for",
+                                        "maxlength",
                                         "http-equiv",
                                         "action",
                                         "tabindex",
@@ -709,7 +710,10 @@ static void test_not_there(void **state)
 
     page_with(t, "/sessions/%3Cb%3E", 404);
     assert_has(t, "&lt;b&gt;");
-    page_with(t, "/sessions/", 404);
+    assert_int_equal(fetch(t, "/sessions/"), 404);
+    assert_non_null(strstr(t->answer, "Content-Type: text/plain;"));
+    assert_int_equal(fetch(t, "/clients/?id="), 404);
+    assert_non_null(strstr(t->answer, "Content-Type: text/plain;"));
     page_with(t, "/clients/nobody", 404);
     s = api(t, "/api/sessions/nobody", 404);
     assert_json_text(s, "error", "there is no such session");
@@ -982,7 +986,7 @@ static void assert_range(const struct bench *t, int first, int end,
 /* Follows the link with this label. */
 static void follow(struct bench *t, const char *label)
 {
-    char target[600];
+    char target[8192];
 
     link_labelled(t, label, target, sizeof target);
     page(t, target);
@@ -1120,6 +1124,240 @@ static void test_large_messages(void **state)
     page(t, "/sessions/s");
     assert_has(t, "and 1.5 MiB more");
     assert_has(t, "not read for this page");
+}
+
+/* What is searched for is short: each name is looked through for it. */
+static void test_long_search(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    char q[66], target[128];
+
+    memset(q, 'q', sizeof q);
+    for (size_t n = 64; n <= 65; n++) {
+        q[n] = '\0';
+        q[n - 1] = 'q';
+        for (int i = 0; i < 2; i++) {
+            snprintf(target, sizeof target, "%s?q=%s",
+                     i == 0 ? "/" : "/api/sessions", q);
+            assert_int_equal(fetch(t, target), n == 64 ? 200 : 400);
+        }
+    }
+    assert_has(t, "64 bytes");
+    page(t, "/");
+    assert_has(t, " maxlength=\"64\"");
+}
+
+/* ---- long names --------------------------------------------------------- */
+
+#define LONG_COUNT 12
+#define LONG_NAME 65000
+
+/* The i-th of these names: two digits, then what is longest when escaped. */
+static void name_long(char name[LONG_NAME + 1], size_t i)
+{
+    memset(name, 1, LONG_NAME);
+    name[0] = (char)('0' + i / 10);
+    name[1] = (char)('0' + i % 10);
+    name[LONG_NAME] = '\0';
+}
+
+/* An answer ends soon after a MiB: two rows of the longest names may follow,
+ * each name six times as long, and a link. */
+static void assert_bounded(const struct bench *t)
+{
+    assert_true(strlen(t->body) < (1u << 20) + 13 * LONG_NAME);
+}
+
+/* How often this is in the page. */
+static size_t count_of(const struct bench *t, const char *part)
+{
+    size_t n = 0;
+
+    for (const char *p = t->body; (p = strstr(p, part)) != NULL; p++)
+        n++;
+    return n;
+}
+
+/* Percent-encoded. */
+static void escape(const char *text, char *out, size_t cap)
+{
+    size_t n = 0;
+
+    for (; *text != '\0' && n + 4 < cap; text++)
+        n += (size_t)snprintf(out + n, cap - n, "%%%02X", (uint8_t)*text);
+    assert_true(*text == '\0');
+}
+
+/* Sessions with long Client Identifiers: no answer is long, and whoever goes
+ * on sees all of them. */
+static void test_long_clients(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    static char name[LONG_NAME + 1], got[LONG_NAME + 1];
+    char target[8192] = "/api/sessions?limit=1000", after[2100], place[6200];
+    size_t pages = 0, seen = 0;
+
+    for (size_t i = 0; i < LONG_COUNT; i++) {
+        name_long(name, i);
+        leave_session(t, name, NULL, 0);
+    }
+    page(t, "/");
+    for (;;) {
+        assert_bounded(t);
+        seen += count_of(t, "<tr data-key=");
+        pages++;
+        if (strstr(t->body, ">Next</a>") == NULL)
+            break;
+        follow(t, "Next");
+    }
+    assert_int_equal(seen, LONG_COUNT);
+    assert_true(pages > 1);
+    for (seen = 0;;) {
+        const char *all = api(t, target, 200), *s;
+        assert_bounded(t);
+        for (size_t i = 0; (s = json_element(json_member(all, "sessions"),
+                                             i)) != NULL; i++) {
+            name_long(name, seen++);
+            json_unescape(json_member(s, "client_id"), got, sizeof got);
+            assert_string_equal(got, name); /* whole */
+        }
+        if (*json_member(all, "next_after") == 'n')
+            break;
+        json_unescape(json_member(all, "next_after"), after, sizeof after);
+        escape(after, place, sizeof place);
+        snprintf(target, sizeof target, "/api/sessions?limit=1000&after=%s",
+                 place);
+    }
+    assert_int_equal(seen, LONG_COUNT);
+}
+
+/* A page shows the first 256 bytes of a name, no character cut in two, and how
+ * many there are beside. */
+static void test_names_are_cut(void **state)
+{
+    static const struct {
+        size_t n; /* how many a; then e with an acute accent, and b */
+        const char *shown;
+    } names[] = {{253, "a\xC3\xA9" "b</a>"},
+                 {254, "a\xC3\xA9<span class=\"odd\">... and 1 more byte"
+                       "</span></a>"},
+                 {255, "a<span class=\"odd\">... and 3 more bytes</span></a>"},
+                 {256, "a<span class=\"odd\">... and 3 more bytes</span></a>"}};
+    struct bench *t = (struct bench *)*state;
+    char name[300], target[320];
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        memset(name, 'a', names[i].n);
+        strcpy(name + names[i].n, "\xC3\xA9" "b");
+        leave_session(t, name, NULL, 0);
+        snprintf(target, sizeof target, "/?q=%s", "a%C3%A9b");
+        page(t, target);
+        assert_has(t, names[i].shown);
+        snprintf(name + names[i].n, 10, "%s", "%C3%A9b");
+        snprintf(target, sizeof target, "href=\"/sessions/%s\"", name);
+        assert_has(t, target); /* a link has all of it */
+    }
+}
+
+/* Long Topic Filters, and messages with long topics: as above. */
+static void test_long_lists(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    static char name[LONG_NAME + 1];
+    struct client c;
+    char target[128];
+    size_t pages = 0, seen = 0, sent = 0, subs = 0, skip = 0;
+
+    join(t, &c, "s", 600);
+    for (size_t i = 0; i < LONG_COUNT; i++) {
+        name_long(name, i);
+        assert_int_equal(client_subscribe(&c, name, 1), 0);
+    }
+    leave(&c);
+    for (size_t i = 0; i < LONG_COUNT; i++) {
+        name_long(name, i);
+        publish_text(t, name, "m", 1, 0);
+    }
+    for (; subs < LONG_COUNT || skip < LONG_COUNT; pages++) {
+        const char *all, *next;
+        snprintf(target, sizeof target,
+                 "/api/sessions/s?limit=1000&subs=%zu&skip=%zu", subs, skip);
+        all = api(t, target, 200);
+        assert_bounded(t);
+        seen += json_count(json_member(all, "subscriptions"));
+        sent += json_count(json_member(all, "deliveries"));
+        next = json_member(all, "next_subs");
+        subs = *next == 'n' ? LONG_COUNT : (size_t)strtoul(next, NULL, 10);
+        assert_int_equal(seen, subs);
+        next = json_member(all, "next_skip");
+        skip = *next == 'n' ? LONG_COUNT : (size_t)strtoul(next, NULL, 10);
+        assert_int_equal(sent, skip);
+    }
+    assert_true(pages > 1);
+    /* The page: each leads to the next one, by its number. */
+    for (seen = 0; seen < LONG_COUNT;) {
+        snprintf(target, sizeof target, "/sessions/s?subs=%zu&skip=%d", seen,
+                 LONG_COUNT);
+        page(t, target);
+        assert_bounded(t);
+        sent = count_of(t, "<tr data-key=");
+        assert_true(sent > 0 && sent < LONG_COUNT);
+        seen += sent;
+        snprintf(target, sizeof target, "href=\"?subs=%zu\">Next</a>", seen);
+        if (seen < LONG_COUNT)
+            assert_has(t, target);
+    }
+    assert_int_equal(seen, LONG_COUNT);
+    assert_lacks(t, ">Next</a>");
+}
+
+/* ---- damage ------------------------------------------------------------- */
+
+/* Changes the byte of the ledger where this text begins. */
+static void damage(const struct bench *t, const char *text)
+{
+    char path[128], *bytes = t->answer;
+    size_t n, at = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/00000001.log", t->store);
+    f = fopen(path, "r+b");
+    assert_non_null(f);
+    n = fread(bytes, 1, ANSWER_MAX, f);
+    while (at < n && (n - at < strlen(text) ||
+                      memcmp(bytes + at, text, strlen(text)) != 0))
+        at++;
+    assert_true(at < n);
+    assert_int_equal(fseek(f, (long)at, SEEK_SET), 0);
+    assert_int_equal(fputc('X', f), 'X');
+    assert_int_equal(fclose(f), 0);
+}
+
+/* The ledger rots below a broker that runs: the pages say where they cannot
+ * read it, and all else goes on. */
+static void test_damage(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    const char *list;
+
+    leave_session(t, "s", "t", 1);
+    publish_text(t, "t", "words-that-rot", 1, 1);
+    publish_text(t, "t", "sound", 1, 0);
+    damage(t, "words-that-rot");
+    for (int i = 0; i < 2; i++) {
+        page(t, i == 0 ? "/sessions/s" : "/retained");
+        assert_has(t, "unreadable: the ledger is damaged here");
+        assert_lacks(t, "ords-that-rot");
+    }
+    list = json_member(api(t, "/api/sessions/s", 200), "deliveries");
+    assert_json_word(json_element(list, 0), "damaged", "true");
+    assert_json_word(json_element(list, 0), "topic", "null");
+    assert_json_word(json_element(list, 0), "payload_bytes", "null");
+    assert_json_word(json_element(list, 1), "damaged", "false");
+    assert_json_text(json_element(list, 1), "topic", "t");
+    publish_text(t, "t", "taken", 1, 0);
+    page(t, "/sessions/s");
+    assert_has(t, ">taken<");
 }
 
 /* ============================ 7. Facts =================================== */
@@ -1491,6 +1729,11 @@ int main(void)
         WITH_BROKER(test_api_paging),
         WITH_BROKER(test_long_queue),
         WITH_BROKER(test_large_messages),
+        WITH_BROKER(test_long_search),
+        WITH_BROKER(test_long_clients),
+        WITH_BROKER(test_names_are_cut),
+        WITH_BROKER(test_long_lists),
+        WITH_BROKER(test_damage),
         WITH_BROKER(test_overview),
         WITH_BROKER(test_stages),
         WITH_BROKER(test_options_and_will),

@@ -21,6 +21,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,8 @@
 #define ANSWER_MAX 262144 /* bytes of an answer that a test reads */
 #define PLACES 64         /* visitors at a time, as README has it */
 #define HEAD_MAX 8192     /* bytes of a request's head, as README has it */
+#define LONG_LINE                                                              \
+    "GET /api/sessions/m?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 /* ============================ 1. Tools =================================== */
 
@@ -462,7 +465,8 @@ static void test_head(void **state)
         "/healthz HTTP/1.1\r\n" HOST "\r\n", "/retained HTTP/1.0\r\n\r\n",
         "/none HTTP/1.1\r\n" HOST "\r\n",
         "/healthz HTTP/1.1\r\nHost: example.org\r\n\r\n",
-        "/healthz HTTP/1.1\r\n" HOST "A : b\r\n\r\n"};
+        "/healthz HTTP/1.1\r\n" HOST "A : b\r\n\r\n",
+        "/healthz HTTP/2.0\r\n" HOST "\r\n"};
     struct bench *t = (struct bench *)*state;
     char request[256], of_get[1024], of_head[1024];
 
@@ -482,8 +486,8 @@ static void test_head(void **state)
 
 /* ============================ 3. Visitors ================================ */
 
-/* One that says nothing, and one that does not come to its end: the only test
- * that waits for the clock. */
+/* One that says nothing, and one that does not come to its end.  This test and
+ * that of answers that are not read wait for the clock. */
 static void test_slow(void **state)
 {
     struct bench *t = (struct bench *)*state;
@@ -580,6 +584,67 @@ static void test_hang_up(void **state)
     client_leave(&t->mqtt);
     assert_int_equal(client_broker_end(&t->b, SIGTERM), 0);
     assert_int_equal(visitor_read(t, &c), 0);
+}
+
+#define UNREAD 24
+
+/* How many of them have got something, waited for so long; *one: one of
+ * those. */
+static int visitors_answered(const struct client *c, int wait, size_t *one)
+{
+    struct pollfd ready[UNREAD];
+    int answered;
+
+    for (size_t i = 0; i < UNREAD; i++) {
+        ready[i].fd = c[i].fd; /* -1 = it has read all that it wanted */
+        ready[i].events = POLLIN;
+    }
+    answered = poll(ready, UNREAD, wait);
+    for (size_t i = 0; i < UNREAD; i++)
+        if (ready[i].revents != 0)
+            *one = i;
+    return answered;
+}
+
+static void visitors_unread(struct bench *t, struct client *c)
+{
+    for (size_t i = 0; i < UNREAD; i++)
+        visitor_open(t, &c[i], LONG_LINE);
+    for (size_t i = 0; i < 2 * UNREAD; i++) /* each is a turn, and an answer */
+        bench_ping(t);
+}
+
+/* Answers that nobody reads are no more than 16 MiB: who comes later waits
+ * until some are read, but not for ever. */
+static void test_unread(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    static char filter[65001];
+    struct client c[UNREAD];
+    size_t one = 0;
+    int answered;
+
+    bench_start(t, "0");
+    memset(filter, 1, sizeof filter - 1);
+    for (char i = 'a'; i < 'e'; i++) {
+        filter[0] = i;
+        assert_int_equal(client_subscribe(&t->mqtt, filter, 0), 0);
+    }
+    visitors_unread(t, c);
+    answered = visitors_answered(c, 0, &one);
+    assert_true(answered > 3 && answered < UNREAD);
+    for (size_t i = 0; i < UNREAD; i++) {
+        assert_true(visitors_answered(c, CLIENT_WAIT, &one) > 0);
+        assert_int_equal(visitor_read(t, &c[one]), 200);
+        assert_true(t->n == ANSWER_MAX - 1); /* there was more */
+    }
+    visitors_unread(t, c);
+    assert_int_equal(get(t, "/healthz"), 503);
+    assert_headers(t, 1);
+    assert_non_null(strstr(body(t), "not read"));
+    for (size_t i = 0; i < UNREAD; i++)
+        client_close(&c[i]);
+    assert_int_equal(get(t, "/healthz"), 200);
 }
 
 /* One less than there may be: beside 5 visitors, of half of 40 descriptors. */
@@ -763,6 +828,17 @@ static void test_taken(void **state)
     assert_int_not_equal(access(other, F_OK), 0); /* no store was made */
     client_broker_forget(&t->b);
     t->b = first;
+}
+
+/* An address of others (RFC 5737): as with -b, but it is -s that is wrong. */
+static void test_foreign(void **state)
+{
+    struct bench *t = (struct bench *)*state;
+    const char *args[] = {"-p", "0", "-s", "192.0.2.1:0", "-d", t->store, NULL};
+
+    assert_int_equal(run_fail(t, args), 1);
+    assert_line(t, "there can be no status page: 192.0.2.1 is no address of "
+                   "this machine; correct -s\n");
 }
 
 /* -s was not given: the broker does without. */
@@ -1099,9 +1175,10 @@ static void test_usr1(void **state)
     assert_int_equal(kill(t->b.pid, SIGUSR1), 0);
     await_log(t, "longest turn");
     assert_non_null(strstr(t->answer, "overview: holdfast "));
-    assert_non_null(strstr(t->answer, "; 1 connections; 1 sessions, 1 of them "
+    assert_non_null(strstr(t->answer, "; 1 connection; 1 session, 1 of them "
                                       "online; 0 subscriptions\n"));
-    assert_non_null(strstr(t->answer, "overview: 0 messages "));
+    assert_non_null(strstr(t->answer, "overview: 0 messages of 0 bytes "));
+    assert_non_null(strstr(t->answer, ", in 1 segment\n"));
     assert_non_null(strstr(t->answer, "overview: store of "));
     assert_int_equal(client_broker_end(&t->b, SIGTERM), 0);
 }
@@ -1183,6 +1260,7 @@ int main(void)
         T("a burst of good ones", test_burst),
         T("half-closed", test_half_closed),
         T("hanging up, and the broker's end", test_hang_up),
+        T("answers that are not read: 503", test_unread),
         T("visitors do not use up descriptors", test_descriptors),
         T("-s: wrong forms", test_option_wrong),
         T("-s: forms, and names that may be asked for", test_option),
@@ -1190,6 +1268,7 @@ int main(void)
         T("-s: an open address is warned of", test_option_open),
         T("-s off", test_off),
         T("-s: port taken", test_taken),
+        T("-s: not ours", test_foreign),
         T("no -s: port taken", test_taken_default),
         T("/healthz", test_healthz),
         T("/metrics, by the grammar and the conventions", test_metrics),
