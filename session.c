@@ -3782,10 +3782,10 @@ static void client_free(struct session_server *s, struct client *c)
 }
 
 /* The client's record, or a new one; NULL = its Client Identifier is too long
- * for one.  Who was heard longest ago makes room,
- * and if it is connected gets its next record with its next CONNECT: were it
- * with its next packet, more than CLIENT_MARKS_MAX clients that talk in turn
- * would push each other out with every packet. */
+ * for one.  Who was heard longest ago makes room, and if it is connected gets
+ * its next record with its next CONNECT: were it with its next packet, more
+ * than CLIENT_MARKS_MAX clients that talk in turn would push each other out
+ * with every packet. */
 static struct client *client_take(struct session_server *s,
                                   struct mqtt_bytes name)
 {
