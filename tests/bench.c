@@ -310,6 +310,20 @@ struct bench_link *bench_watch(struct bench *t, const char *filters)
     return l;
 }
 
+void bench_publish(struct bench *t, int qos, const char *words)
+{
+    struct bench_link *p = bench_meet(t, "c1 id=side");
+    bench_say(p, "publish q%d #%d %s", qos, qos ? 9 : 0, words);
+    if (qos == 1)
+        bench_hear(p, "puback #9 *");
+    if (qos == 2) {
+        bench_hear(p, "pubrec #9 *");
+        bench_say(p, "pubrel #9");
+        bench_hear(p, "pubcomp #9 00");
+    }
+    bench_leave(p);
+}
+
 /* ==== 3. the server ========================================================
  */
 

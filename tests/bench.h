@@ -113,6 +113,10 @@ struct bench_link *bench_meet(struct bench *t, const char *words, ...);
 /* A client with Clean Start 1 that is subscribed to these filters. */
 struct bench_link *bench_watch(struct bench *t, const char *filters);
 
+/* A publisher beside the test says this and leaves, its exchange finished:
+ * the words of PUBLISH but for QoS and Packet Identifier. */
+void bench_publish(struct bench *t, int qos, const char *words);
+
 /* The network connection breaks; DISCONNECT 0x00 and then EOF. */
 void bench_cut(struct bench_link *l);
 void bench_leave(struct bench_link *l);

@@ -146,21 +146,6 @@ static void add_up(struct bench *t)
     assert_int_equal(seen.bytes, f->message_bytes);
 }
 
-/* A publisher beside the test, whose exchanges are always finished. */
-static void publish(struct bench *t, int qos, const char *words)
-{
-    struct bench_link *p = bench_meet(t, "c1 id=side");
-    bench_say(p, "publish q%d #%d %s", qos, qos ? 9 : 0, words);
-    if (qos == 1)
-        bench_hear(p, "puback #9 *");
-    if (qos == 2) {
-        bench_hear(p, "pubrec #9 *");
-        bench_say(p, "pubrel #9");
-        bench_hear(p, "pubcomp #9 00");
-    }
-    bench_leave(p);
-}
-
 static struct bench_link *subscriber(struct bench *t, const char *words,
                                      const char *filters)
 {
@@ -250,12 +235,12 @@ static void test_session_queue_and_flights(void **state)
     assert_int_equal(look(t, "a").subscriptions, 3);
     assert_int_equal(look(t, "a").oldest, 0);
     bench_cut(l);
-    publish(t, 2, "t =first mei=10");
+    bench_publish(t, 2, "t =first mei=10");
     bench_advance(t, 2000);
     uint64_t second = t->now;
-    publish(t, 1, "t =second");
-    publish(t, 0, "t =third mei=5");
-    publish(t, 2, "u =fourth");
+    bench_publish(t, 1, "t =second");
+    bench_publish(t, 0, "t =third mei=5");
+    bench_publish(t, 2, "u =fourth");
     struct inspect_session s = look(t, "a");
     assert_int_equal(s.queued[0], 1);
     assert_int_equal(s.queued[1], 2);
@@ -297,13 +282,13 @@ static void test_session_queue_after_sharing(void **state)
     struct bench *t = (struct bench *)*state;
     struct bench_link *l =
         subscriber(t, "c0 id=a x=600 rm=1", "$share/g/t,q1 u,q1");
-    publish(t, 1, "u =sent");
+    bench_publish(t, 1, "u =sent");
     uint16_t id = bench_hear(l, "publish q1 #* u =sent");
-    publish(t, 1, "t =shared");
-    publish(t, 1, "u =expiring mei=1");
+    bench_publish(t, 1, "t =shared");
+    bench_publish(t, 1, "u =expiring mei=1");
     bench_advance(t, 1000);
     uint64_t last = t->now;
-    publish(t, 1, "u =last");
+    bench_publish(t, 1, "u =last");
     struct bench_link *other = subscriber(t, "c0 id=b x=600", "$share/g/t,q1");
     t->held = 1;
     bench_say(l, "puback #%u", id);
@@ -365,7 +350,7 @@ static void crowd_make(struct bench *t, struct face *crowd, uint64_t *seed)
         face_name(&crowd[i], i, seed);
         face_connect(t, &crowd[i], seed);
     }
-    publish(t, 1, "wanted =x");
+    bench_publish(t, 1, "wanted =x");
     for (size_t i = 0; i < CROWD; i += 7) {
         crowd[i].online = 1;
         bench_meet(t, "c0 id=%s x=86400", crowd[i].name);
@@ -616,19 +601,19 @@ static void deliveries_check(struct bench *t, uint64_t at)
 static void test_deliveries_at_each_stage(void **state)
 {
     struct bench *t = (struct bench *)*state;
-    publish(t, 2, "retain t =kept");
+    bench_publish(t, 2, "retain t =kept");
     bench_advance(t, 1000);
     struct bench_link *l = bench_meet(t, "c0 id=a x=600 rm=2");
     bench_say(l, "subscribe #1 t,q2");
     uint16_t id = bench_find(l, "publish q2 retain #* t =kept");
     bench_say(l, "pubrec #%u", id);
-    publish(t, 1, "t =one");
-    publish(t, 2, "t =two mei=50");
-    publish(t, 0, "t =none"); /* the window has no room, QoS 0 needs none */
+    bench_publish(t, 1, "t =one");
+    bench_publish(t, 2, "t =two mei=50");
+    bench_publish(t, 0, "t =none"); /* no room in the window, nor needed */
     bench_find(l, "publish q0 t =none");
     uint64_t at = t->now;
     bench_cut(l);
-    publish(t, 0, "t =");
+    bench_publish(t, 0, "t =");
     deliveries_check(t, at);
     bench_restart(t, 1000);
     deliveries_check(t, at);
@@ -771,7 +756,7 @@ static void test_retained_at_the_greatest_depth(void **state)
     struct mqtt_bytes is, payload;
     uint64_t matched;
     memset(topic, '/', sizeof topic - 1);
-    publish(t, 1, "retain / =shallow");
+    bench_publish(t, 1, "retain / =shallow");
     struct bench_link *l = bench_meet(t, "c1 id=p");
     bench_say(l, "publish retain %s =deep", topic);
     for (size_t skip = 0; skip < 2; skip++) {
@@ -820,8 +805,8 @@ static void test_a_body_that_rots(void **state)
     struct inspect_message row;
     struct mqtt_bytes topic, payload;
     uint64_t matched;
-    publish(t, 1, "retain u =sound");
-    publish(t, 1, "retain t =the-words-that-rot");
+    bench_publish(t, 1, "retain u =sound");
+    bench_publish(t, 1, "retain t =the-words-that-rot");
     assert_int_equal(inspect_retained(t->server, bytes("t"), 0, &row, 1,
                                       &matched), 1);
     message_check(t, &row, "t", "the-words-that-rot");
@@ -832,7 +817,7 @@ static void test_a_body_that_rots(void **state)
     assert_int_equal(inspect_retained(t->server, bytes("u"), 0, &row, 1,
                                       &matched), 1);
     message_check(t, &row, "u", "sound");
-    publish(t, 2, "retain v =taken");
+    bench_publish(t, 2, "retain v =taken");
 }
 
 /* ==== 4. Random =========================================================== */
@@ -998,20 +983,20 @@ static void test_figures_of_drops(void **state)
     bench_restart(t, 0);
     const struct session_figures *f = figures(t);
     struct bench_link *l = subscriber(t, "c0 id=a x=600 mps=100", "t,q1");
-    publish(t, 1, "t =*200");
+    bench_publish(t, 1, "t =*200");
     assert_int_equal(f->dropped_by[DROP_TOO_LARGE], 1);
     bench_cut(l);
     for (int i = 0; i < 5; i++)
-        publish(t, 1, "t =x mei=5");
+        bench_publish(t, 1, "t =x mei=5");
     assert_int_equal(f->dropped_by[DROP_QUEUE_FULL], 2);
     bench_advance(t, 5000);
     assert_int_equal(f->dropped_by[DROP_EXPIRED], 3);
-    publish(t, 1, "t =x");
+    bench_publish(t, 1, "t =x");
     bench_meet(t, "c1 id=a");
     assert_int_equal(f->dropped_by[DROP_SESSION_ENDED], 1);
     l = subscriber(t, "c1 id=b rm=1", "t,q1");
     for (int i = 0; i < 3; i++)
-        publish(t, 1, "t =*600");
+        bench_publish(t, 1, "t =*600");
     assert_int_equal(f->dropped_by[DROP_MEMORY_FULL], 1);
     uint64_t sum = 0;
     for (int i = 0; i < DROP_KINDS; i++)

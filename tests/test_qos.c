@@ -34,21 +34,6 @@ static struct bench_link *resume(struct bench *t, struct bench_link *l,
     return l;
 }
 
-/* A publisher beside the test, whose exchanges are always finished. */
-static void publish(struct bench *t, int qos, const char *words)
-{
-    struct bench_link *p = bench_meet(t, "c1 id=side");
-    bench_say(p, "publish q%d #%d %s", qos, qos ? 9 : 0, words);
-    if (qos == 1)
-        bench_hear(p, "puback #9 *");
-    if (qos == 2) {
-        bench_hear(p, "pubrec #9 *");
-        bench_say(p, "pubrel #9");
-        bench_hear(p, "pubcomp #9 00");
-    }
-    bench_leave(p);
-}
-
 static struct bench_link *subscriber(struct bench *t, const char *words,
                                      const char *filters)
 {
@@ -214,7 +199,7 @@ static void outwards_qos_1(struct bench *t, enum cut how, int queued)
     struct bench_link *l = subscriber(t, "id=s x=600", "t,q1");
     if (queued)
         bench_cut(l);
-    publish(t, 1, "t =x");
+    bench_publish(t, 1, "t =x");
     if (queued)
         l = bench_meet(t, "c0 id=s x=600");
     uint16_t id = bench_hear(l, "publish q1 #* t =x");
@@ -248,7 +233,7 @@ static void outwards_qos_2(struct bench *t, enum cut how, int queued)
     struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
     if (queued)
         bench_cut(l);
-    publish(t, 2, "t =x");
+    bench_publish(t, 2, "t =x");
     if (queued)
         l = bench_meet(t, "c0 id=s x=600");
     uint16_t id = bench_hear(l, "publish q2 #* t =x");
@@ -295,7 +280,7 @@ static void test_mqtt_4_4_0_1_mqtt_4_6_0_5_resends_in_order(void **state)
         for (int i = 0; i < 7; i++) {
             char words[16];
             snprintf(words, sizeof words, "t =%d", i);
-            publish(t, i % 2 + 1, words);
+            bench_publish(t, i % 2 + 1, words);
         }
         for (int i = 0; i < 4; i++)
             id[i] = bench_hear(l, "publish q%d #* t =%d", i % 2 + 1, i);
@@ -338,7 +323,7 @@ static void test_mqtt_4_3_1_1_qos_0_is_never_repeated(void **state)
     for (int how = CUT; how < CUTS; how++) {
         struct bench_link *l = subscriber(t, "id=s x=600", "t,q0");
         for (int q = 0; q < 3; q++) {
-            publish(t, q, "t =x");
+            bench_publish(t, q, "t =x");
             bench_hear(l, "publish q0 t =x");
         }
         l = resume(t, l, (enum cut)how, "id=s x=600");
@@ -379,10 +364,10 @@ static void test_mqtt_4_4_0_2_mqtt_4_3_3_4_refused_by_client(void **state)
     struct bench *t = (struct bench *)*state;
     for (int how = CUT; how < CUTS; how++) {
         struct bench_link *l = subscriber(t, "id=s x=600 rm=2", "t,q2");
-        publish(t, 1, "t =one");
-        publish(t, 2, "t =two");
-        publish(t, 1, "t =three");
-        publish(t, 2, "t =four");
+        bench_publish(t, 1, "t =one");
+        bench_publish(t, 2, "t =two");
+        bench_publish(t, 1, "t =three");
+        bench_publish(t, 2, "t =four");
         uint16_t one = bench_hear(l, "publish q1 #* t =one");
         uint16_t two = bench_hear(l, "publish q2 #* t =two");
         bench_say(l, "puback #%u 80", one);
@@ -405,7 +390,7 @@ static void test_mqtt_4_3_3_7_sent_does_not_expire(void **state)
     struct bench *t = (struct bench *)*state;
     for (int how = CUT; how < CUTS; how++) {
         struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
-        publish(t, 2, "t =x mei=2");
+        bench_publish(t, 2, "t =x mei=2");
         uint16_t id = bench_hear(l, "publish q2 #* t =x mei=2");
         bench_advance(t, 4000);
         l = resume(t, l, (enum cut)how, "id=s x=600");
@@ -425,7 +410,7 @@ test_mqtt_4_6_0_2_mqtt_4_6_0_3_answers_in_reverse(void **state)
     struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
     uint16_t id[6];
     for (int i = 0; i < 6; i++) {
-        publish(t, i < 3 ? 1 : 2, "t =x");
+        bench_publish(t, i < 3 ? 1 : 2, "t =x");
         id[i] = bench_hear(l, "publish q* t =x");
     }
     for (int i = 5; i >= 3; i--) {
@@ -451,7 +436,7 @@ static void test_mqtt_4_4_0_1_answered_before_repeated(void **state)
         uint16_t id[4];
         int left[4] = {0, 1, 2, 3};
         for (int i = 0; i < 4; i++) {
-            publish(t, i % 2 + 1, "t =x");
+            bench_publish(t, i % 2 + 1, "t =x");
             id[i] = bench_hear(l, "publish q* t =x");
         }
         l = resume(t, l, CUT,
@@ -464,7 +449,7 @@ static void test_mqtt_4_4_0_1_answered_before_repeated(void **state)
         }
         bench_serve(l, NULL);
         assert_int_equal(l->ended, 0);
-        publish(t, 1, "t =new");
+        bench_publish(t, 1, "t =new");
         bench_hear(l, "publish q1 #* t =new");
         l = resume(t, l, CUT, "id=s x=600"); /* the four are finished */
         bench_hear(l, "publish q1 dup #* t =new");
@@ -488,7 +473,7 @@ test_mqtt_3_3_4_9_mqtt_4_9_0_1_mqtt_4_9_0_2_client_window(void **state)
         struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
         bench_cut(l);
         for (int k = 0; k < 20; k++)
-            publish(t, k % 2 + 1, "t =x");
+            bench_publish(t, k % 2 + 1, "t =x");
         l = bench_meet(t, "c0 id=s x=600 %s", table[i].words);
         assert_int_equal(bench_waiting(l), table[i].first);
         size_t left = 20 - table[i].first;
@@ -516,9 +501,9 @@ test_mqtt_3_3_4_10_mqtt_4_9_0_3_full_window_blocks_nothing(void **state)
 {
     struct bench *t = (struct bench *)*state;
     struct bench_link *l = subscriber(t, "id=s rm=1", "t,q2");
-    publish(t, 1, "t =open");
+    bench_publish(t, 1, "t =open");
     uint16_t id = bench_hear(l, "publish q1 #* t =open");
-    publish(t, 2, "t =waits");
+    bench_publish(t, 2, "t =waits");
     bench_silent(l);
     bench_say(l, "pingreq");
     bench_hear(l, "pingresp");
@@ -544,7 +529,7 @@ static void test_mqtt_4_5_0_2_client_that_never_acknowledges(void **state)
     struct bench_link *l = subscriber(t, "id=s x=600 rm=3", "t,q1");
     uint16_t id[3];
     for (int i = 0; i < 10; i++)
-        publish(t, 1, "t =x");
+        bench_publish(t, 1, "t =x");
     for (int i = 0; i < 3; i++)
         id[i] = bench_hear(l, "publish q1 #* t =x");
     bench_advance(t, 3600000);
@@ -651,7 +636,7 @@ static void test_mqtt_4_9_0_1_mqtt_3_3_4_9_own_window(void **state)
         snprintf(words, sizeof words, "id=s x=600%s", table[i].words);
         struct bench_link *l = subscriber(t, words, "t,q2");
         for (int k = 0; k < 30; k++)
-            publish(t, k % 2 + 1, "t =x");
+            bench_publish(t, k % 2 + 1, "t =x");
         assert_int_equal(bench_waiting(l), table[i].open);
         l = resume(t, l, CUT, words); /* a new connection, a new window */
         assert_int_equal(bench_waiting(l), table[i].open);
@@ -670,7 +655,7 @@ test_mqtt_2_2_1_4_mqtt_4_3_2_1_mqtt_4_3_3_1_distinct(void **state)
     struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
     uint16_t rel = 0;
     for (int i = 0; i < 40; i++) { /* the rules of the bench compare them */
-        publish(t, i % 2 + 1, "t =x");
+        bench_publish(t, i % 2 + 1, "t =x");
         uint16_t id = bench_hear(l, "publish q* t =x");
         if (i % 8 == 1) {
             bench_say(l, "pubrec #%u", id);
@@ -682,7 +667,7 @@ test_mqtt_2_2_1_4_mqtt_4_3_2_1_mqtt_4_3_3_1_distinct(void **state)
     bench_restart(t, 1000); /* and new ones keep off the old ones */
     l = bench_meet(t, "c0 id=s x=600");
     for (int i = 0; i < 10; i++)
-        publish(t, 1, "t =y");
+        bench_publish(t, 1, "t =y");
     size_t publishes = 0, pubrels = 0;
     const struct bench_heard *h;
     while ((h = bench_next(l)) != NULL) {
@@ -699,7 +684,7 @@ static void test_mqtt_2_2_1_4_wrap_around(void **state)
 {
     struct bench *t = (struct bench *)*state;
     struct bench_link *l = subscriber(t, "id=s", "t,q2 u,q1");
-    publish(t, 2, "t =open");
+    bench_publish(t, 2, "t =open");
     uint16_t open = bench_hear(l, "publish q2 #* t =open");
     struct bench_link *p = bench_meet(t, "c1 id=p");
     uint8_t bytes[1024], ack[4] = {0x40, 0x02, 0, 0};
@@ -781,7 +766,7 @@ static void test_answers_of_the_wrong_kind(void **state)
     for (size_t i = 0; i < COUNT(wrong); i++) {
         int qos = wrong[i][1][0] - '0';
         struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
-        publish(t, qos, "t =x");
+        bench_publish(t, qos, "t =x");
         uint16_t id = bench_hear(l, "publish q%d #* t =x", qos);
         bench_say(l, wrong[i][0], id);
         while (bench_waiting(l) > 0) /* 0x92 or a Protocol Error */
@@ -977,11 +962,11 @@ static void test_nothing_left(void **state)
     struct bench *t = (struct bench *)*state;
     struct bench_link *l = subscriber(t, "id=s x=600", "t,q2");
     for (int i = 0; i < 30; i++)
-        publish(t, i % 3, "t =*500");
+        bench_publish(t, i % 3, "t =*500");
     bench_serve(l, NULL);
     bench_leave(l);
     for (int i = 0; i < 30; i++)
-        publish(t, i % 3, "t =*500");
+        bench_publish(t, i % 3, "t =*500");
     l = bench_meet(t, "c0 id=s x=600");
     bench_serve(l, NULL);
     for (int i = 0; i < 2; i++) {
@@ -1012,9 +997,9 @@ test_mqtt_3_1_2_24_mqtt_3_1_2_25_dropped_as_if_sent(void **state)
             if (queued)
                 bench_cut(l);
             snprintf(fits, sizeof fits, "t =*%d", small + 1);
-            publish(t, q, fits);
+            bench_publish(t, q, fits);
             snprintf(fits, sizeof fits, "t =*%d", small);
-            publish(t, q, fits);
+            bench_publish(t, q, fits);
             assert_int_equal(bench_serve(w, NULL), 2);
             if (queued)
                 l = bench_meet(t, "c0 id=s x=600 rm=1 mps=60");
