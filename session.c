@@ -7241,35 +7241,49 @@ static uint8_t lower(uint8_t c)
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c - 'A' + 'a') : c;
 }
 
-/* How many bytes of the part stand at the end of what was read, when c comes
- * behind k of them.  back[i]: how many do behind i + 1 that c did not go on. */
-static size_t name_step(struct mqtt_bytes part, const uint8_t *back, size_t k,
-                        uint8_t c)
+/* A part of names that is searched for in all of them. */
+struct search {
+    size_t n;                         /* bytes; over the maximum: none fits */
+    uint8_t part[INSPECT_SEARCH_MAX]; /* in lower case */
+    /* how many of its first bytes stand behind i + 1 of them, too, from which
+     * to go on where the next did not fit */
+    uint8_t back[INSPECT_SEARCH_MAX];
+};
+
+/* How many bytes of the part have been read, when c comes behind k of them. */
+static size_t search_step(const struct search *f, size_t k, uint8_t c)
 {
-    while (k > 0 && lower(c) != lower(part.p[k]))
-        k = back[k - 1];
-    return k + (lower(c) == lower(part.p[k]));
+    c = lower(c);
+    while (k > 0 && c != f->part[k])
+        k = f->back[k - 1];
+    return k + (c == f->part[k]);
 }
 
-/* Does the name hold this part, in either case?  No byte of the name is read
- * twice (Knuth, Morris, Pratt): strangers choose long ones, of one letter. */
-static int name_holds(struct mqtt_bytes name, struct mqtt_bytes part)
+static void search_begin(struct search *f, struct mqtt_bytes part)
 {
-    uint8_t back[INSPECT_SEARCH_MAX] = {0};
     size_t k = 0;
-    if (part.n > INSPECT_SEARCH_MAX)
-        return 0;
-    for (size_t i = 1; i < part.n; i++) {
-        k = name_step(part, back, k, part.p[i]);
-        back[i] = (uint8_t)k;
+    memset(f, 0, sizeof *f);
+    f->n = part.n;
+    for (size_t i = 0; i < part.n && i < INSPECT_SEARCH_MAX; i++) {
+        f->part[i] = lower(part.p[i]);
+        k = i > 0 ? search_step(f, k, part.p[i]) : 0;
+        f->back[i] = (uint8_t)k;
     }
-    k = 0;
-    for (size_t i = 0; i < name.n && k < part.n; i++)
-        k = name_step(part, back, k, name.p[i]);
-    return k == part.n;
 }
 
-static int inspect_fits(const struct inspect_query *q,
+/* Does the name hold it?  No byte of the name is read twice (Knuth, Morris,
+ * Pratt): strangers choose long ones, of one letter. */
+static int search_finds(const struct search *f, struct mqtt_bytes name)
+{
+    size_t k = 0;
+    if (f->n > INSPECT_SEARCH_MAX)
+        return 0;
+    for (size_t i = 0; i < name.n && k < f->n; i++)
+        k = search_step(f, k, name.p[i]);
+    return k == f->n;
+}
+
+static int inspect_fits(const struct inspect_query *q, const struct search *f,
                         const struct session *session)
 {
     int online = session->link != NULL;
@@ -7280,8 +7294,7 @@ static int inspect_fits(const struct inspect_query *q,
     if (q->which == INSPECT_WAITING && session->queue.n == 0 &&
         session->flight_n == 0)
         return 0;
-    return q->search.n == 0 ||
-           name_holds(bytes_of(&session->client), q->search);
+    return search_finds(f, bytes_of(&session->client));
 }
 
 /* The sessions kept while all are looked at: a heap whose top is the first
@@ -7389,6 +7402,8 @@ size_t inspect_sessions(const struct session_server *s,
 {
     struct pick pick = {NULL, 0, q->limit, q->before.n > 0 ? -1 : 1};
     uint64_t passed = 0, within = 0; /* up to `after`; from there to `before` */
+    struct search part;
+    search_begin(&part, q->search);
     *matched = 0;
     pick.at = mem_new((q->limit + 1) * sizeof *pick.at);
     /* clients often came in the order of their names: then, from the right
@@ -7396,7 +7411,7 @@ size_t inspect_sessions(const struct session_server *s,
     for (uint32_t i = 1; i < s->sessions.n; i++) {
         const struct session *session =
             session_at(s, pick.way > 0 ? i : s->sessions.n - i);
-        if (session == NULL || !inspect_fits(q, session))
+        if (session == NULL || !inspect_fits(q, &part, session))
             continue;
         struct mqtt_bytes client = bytes_of(&session->client);
         (*matched)++;
