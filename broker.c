@@ -51,7 +51,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1442,18 +1441,6 @@ static int request_host(const struct settings *set, struct request *r)
  * url_text() or json_text(), and through nothing else.
  */
 
-/* Adds a line of text made up from numbers and literals. */
-static void print(struct buf *out, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    buf_text(out, text);
-}
-
 static struct mqtt_bytes bytes_of(const char *text)
 {
     struct mqtt_bytes bytes = {(const uint8_t *)text, strlen(text)};
@@ -1527,7 +1514,7 @@ static void html_hidden(struct buf *out, const uint8_t *p, size_t len,
     if (len < 2)
         hex_text(out, "\\x", p[0]);
     else
-        print(out, "U+%04" PRIX32, point);
+        buf_print(out, "U+%04" PRIX32, point);
 }
 
 static void html_byte(struct buf *out, uint8_t byte)
@@ -1583,8 +1570,8 @@ static void html_put(struct buf *out, struct mqtt_bytes all, const char *open,
         }
     }
     if (more > 0)
-        print(out, "%s... and %zu more byte%s%s", open, more, plural(more),
-              close);
+        buf_print(out, "%s... and %zu more byte%s%s", open, more, plural(more),
+                  close);
 }
 
 /* Between tags. */
@@ -1671,18 +1658,18 @@ static void size_text(struct buf *out, uint64_t bytes)
     }
     for (; size >= 1024 && i < 3; i++)
         size /= 1024;
-    print(out, "%.1f %s", size, units[i]);
+    buf_print(out, "%.1f %s", size, units[i]);
 }
 
 /* "340 us", "1.2 ms", "2.05 s" */
 static void micros_text(struct buf *out, uint64_t us)
 {
     if (us < 1000)
-        print(out, "%" PRIu64 " &micro;s", us);
+        buf_print(out, "%" PRIu64 " &micro;s", us);
     else if (us < 1000000)
-        print(out, "%.1f ms", (double)us / 1e3);
+        buf_print(out, "%.1f ms", (double)us / 1e3);
     else
-        print(out, "%.2f s", (double)us / 1e6);
+        buf_print(out, "%.2f s", (double)us / 1e6);
 }
 
 /* The two greatest units: "3 d 4 h", "12 s". */
@@ -1698,11 +1685,11 @@ static void span_text(struct buf *out, uint64_t ms)
     while (i < 3 && rest < units[i].seconds)
         i++;
     number_text(out, rest / units[i].seconds);
-    print(out, " %s", units[i].name);
+    buf_print(out, " %s", units[i].name);
     rest %= units[i].seconds;
     if (i < 3 && rest >= units[i + 1].seconds)
-        print(out, " %" PRIu64 " %s", rest / units[i + 1].seconds,
-              units[i + 1].name);
+        buf_print(out, " %" PRIu64 " %s", rest / units[i + 1].seconds,
+                  units[i + 1].name);
 }
 
 /* "2026-03-01 12:00:00 UTC" */
@@ -1826,7 +1813,7 @@ static void query_link(struct buf *out, const struct request *r,
                  (struct mqtt_bytes){(const uint8_t *)f->value, f->value_n});
     }
     if (value.n > 0) {
-        print(out, "%s%s=", join, name);
+        buf_print(out, "%s%s=", join, name);
         url_text(out, value);
     } else if (strcmp(join, "?") == 0) {
         buf_text(out, join);
@@ -1842,8 +1829,8 @@ static void nav_link(struct buf *out, const struct request *r, const char *path,
     int here =
         strlen(path) == r->path_n && memcmp(path, r->path, r->path_n) == 0;
 
-    print(out, "<li><a href=\"%s\"%s>%s</a></li>\n", path,
-          here ? " aria-current=\"page\"" : "", label);
+    buf_print(out, "<li><a href=\"%s\"%s>%s</a></li>\n", path,
+              here ? " aria-current=\"page\"" : "", label);
 }
 
 /* Whether the page refreshes itself, and the way to change that. */
@@ -1887,7 +1874,8 @@ static struct buf *page_open(const struct request *r, struct reply *reply,
     nav_link(out, r, "/clients", "Marks");
     buf_text(out, "</ul>\n</nav>\n");
     refresh_control(out, r, off);
-    print(out, "</header>\n<main id=\"main\" tabindex=\"-1\">\n<h1>%s", kind);
+    buf_print(out, "</header>\n<main id=\"main\" tabindex=\"-1\">\n<h1>%s",
+              kind);
     buf_text(out, "<span class=\"name\">");
     html_text(out, name);
     buf_text(out, "</span></h1>\n");
@@ -1910,7 +1898,7 @@ static void page_missing(const struct broker *b, const struct request *r,
     struct buf *out = page_open(r, reply, kind, name);
 
     reply->status = 404;
-    print(out, "<p>%s</p>\n", why);
+    buf_print(out, "<p>%s</p>\n", why);
     page_close(b, out);
 }
 
@@ -1924,7 +1912,7 @@ static void client_link(struct buf *out, const char *path,
 {
     int dots = bytes_equal(client, ".") || bytes_equal(client, "..");
 
-    print(out, " href=\"%s%s", path, dots ? "?id=" : "");
+    buf_print(out, " href=\"%s%s", path, dots ? "?id=" : "");
     url_text(out, client);
     buf_text(out, "\"");
 }
@@ -1935,7 +1923,7 @@ static void page_link(struct buf *out, const char *path,
 {
     buf_text(out, "<p><a");
     client_link(out, path, client);
-    print(out, ">%s</a></p>\n", label);
+    buf_print(out, ">%s</a></p>\n", label);
 }
 
 /* The client that such a link, its query aside, leads to; `out` holds it. */
@@ -1955,7 +1943,7 @@ static struct mqtt_bytes client_linked(const struct request *r, size_t segment,
 /* One row of a list of facts: its name, then what the caller adds. */
 static void fact_open(struct buf *out, const char *name)
 {
-    print(out, "<div><dt>%s</dt><dd>", name);
+    buf_print(out, "<div><dt>%s</dt><dd>", name);
 }
 
 static void fact_close(struct buf *out)
@@ -1976,7 +1964,7 @@ static void fact_sessions(struct buf *out, const char *name, const char *show,
                           uint64_t number)
 {
     fact_open(out, name);
-    print(out, "<a href=\"/?show=%s#sessions\">", show);
+    buf_print(out, "<a href=\"/?show=%s#sessions\">", show);
     number_text(out, number);
     buf_text(out, "</a>");
 }
@@ -1984,7 +1972,7 @@ static void fact_sessions(struct buf *out, const char *name, const char *show,
 /* Of the last fact: less important, below it. */
 static void fact_note(struct buf *out, const char *note)
 {
-    print(out, " <small>%s</small>", note);
+    buf_print(out, " <small>%s</small>", note);
 }
 
 /* A table that is being written.  On a narrow screen each row is a block,
@@ -2016,10 +2004,10 @@ static void table_open(struct table *t, struct buf *out, const char *caption,
     t->out = out;
     t->heads = heads;
     t->cells = 0;
-    print(out, "<table>\n<caption>%s</caption>\n<thead><tr>", caption);
+    buf_print(out, "<table>\n<caption>%s</caption>\n<thead><tr>", caption);
     for (; *heads != NULL; heads++)
-        print(out, "<th scope=\"col\"%s>%s</th>", head_class(*heads),
-              head_name(*heads));
+        buf_print(out, "<th scope=\"col\"%s>%s</th>", head_class(*heads),
+                  head_name(*heads));
     buf_text(out, "</tr></thead>\n<tbody>\n");
 }
 
@@ -2035,7 +2023,7 @@ static void row_open(struct table *t, struct mqtt_bytes key)
 static void row_open_number(struct table *t, uint64_t key)
 {
     t->cells = 0;
-    print(t->out, "<tr data-key=\"%" PRIu64 "\">", key);
+    buf_print(t->out, "<tr data-key=\"%" PRIu64 "\">", key);
 }
 
 static void cell_close(struct table *t)
@@ -2050,9 +2038,9 @@ static struct buf *cell(struct table *t)
     const char *head = t->heads[t->cells];
 
     cell_close(t);
-    print(t->out, "<%s data-label=\"%s\"%s>",
-          t->cells == 0 ? "th scope=\"row\"" : "td",
-          *head == '-' ? "" : head_name(head), head_class(head));
+    buf_print(t->out, "<%s data-label=\"%s\"%s>",
+              t->cells == 0 ? "th scope=\"row\"" : "td",
+              *head == '-' ? "" : head_name(head), head_class(head));
     t->cells++;
     return t->out;
 }
@@ -2139,7 +2127,7 @@ static void range_text(struct buf *out, uint64_t first, uint64_t n,
 
 static void pager_open(struct buf *out, const char *what)
 {
-    print(out, "<nav class=\"pager\" aria-label=\"More %s\">", what);
+    buf_print(out, "<nav class=\"pager\" aria-label=\"More %s\">", what);
 }
 
 static void pager_link(struct buf *out, const struct request *r,
@@ -2148,7 +2136,7 @@ static void pager_link(struct buf *out, const struct request *r,
 {
     buf_text(out, "<a");
     query_link(out, r, name, value);
-    print(out, ">%s</a>", label);
+    buf_print(out, ">%s</a>", label);
 }
 
 /* Below a list of n rows from `first` on, whose place is a number in the
@@ -2240,7 +2228,7 @@ static void overview_syncs(const struct broker *b, struct buf *out)
     uint64_t over = b->time.now - b->pace[0].at;
 
     fact_open(out, "Syncs per second");
-    print(out, "%.1f", pace_rate(b));
+    buf_print(out, "%.1f", pace_rate(b));
     buf_text(out, " <small>over the last ");
     span_text(out, over);
     if (h->count > 0) {
@@ -2267,7 +2255,7 @@ static void overview_drops(struct buf *out, const struct session_figures *f)
             continue;
         buf_text(out, " <small>");
         number_text(out, f->dropped_by[i]);
-        print(out, ": %s</small>", drops[i].words);
+        buf_print(out, ": %s</small>", drops[i].words);
     }
     fact_close(out);
 }
@@ -2369,7 +2357,7 @@ static void queued_text(struct buf *out, const struct inspect_session *s)
     for (int qos = 0; qos < 3; qos++) {
         if (s->queued[qos] == 0)
             continue;
-        print(out, "%sQoS %d: ", join, qos);
+        buf_print(out, "%sQoS %d: ", join, qos);
         number_text(out, s->queued[qos]);
         join = ", ";
     }
@@ -2417,13 +2405,13 @@ static void sessions_form(struct buf *out, const struct request *r,
 {
     buf_text(out, "<form role=\"search\" action=\"/#sessions\">\n");
     if (q->which != INSPECT_ALL)
-        print(out, "<input type=\"hidden\" name=\"show\" value=\"%s\">",
-              shows[q->which]);
+        buf_print(out, "<input type=\"hidden\" name=\"show\" value=\"%s\">",
+                  shows[q->which]);
     if (query_value(r, "refresh").n > 0)
         buf_text(out, "<input type=\"hidden\" name=\"refresh\" value=\"off\">");
     buf_text(out, "<label for=\"q\">Client Identifier contains</label> "
                   "<input id=\"q\" name=\"q\" type=\"search\"");
-    print(out, " maxlength=\"%d\" value=\"", INSPECT_SEARCH_MAX);
+    buf_print(out, " maxlength=\"%d\" value=\"", INSPECT_SEARCH_MAX);
     html_value(out, q->search);
     buf_text(out, "\"> <button>Search</button>\n</form>\n");
 }
@@ -2435,8 +2423,9 @@ static void sessions_filters(struct buf *out, const struct request *r,
     for (size_t i = 0; i < sizeof shows / sizeof shows[0]; i++) {
         buf_text(out, "<li><a");
         query_link(out, r, "show", bytes_of(i == 0 ? "" : shows[i]));
-        print(out, "%s>%s</a></li>\n",
-              i == (size_t)q->which ? " aria-current=\"true\"" : "", shows[i]);
+        buf_print(out, "%s>%s</a></li>\n",
+                  i == (size_t)q->which ? " aria-current=\"true\"" : "",
+                  shows[i]);
     }
     buf_text(out, "</ul>\n");
 }
@@ -2614,7 +2603,7 @@ static void session_facts(const struct broker *b, struct buf *out,
     fact_close(out);
     fact_open(out, "In the store");
     if (s->number > 0)
-        print(out, "session %" PRIu64, s->number);
+        buf_print(out, "session %" PRIu64, s->number);
     else
         buf_text(out, "no: it ends with its connection");
     fact_close(out);
@@ -2641,7 +2630,7 @@ static void cell_flag(struct table *t, int flag)
 
 static void section_open(struct buf *out, const char *title, uint64_t count)
 {
-    print(out, "<section>\n<h2>%s <small>", title);
+    buf_print(out, "<section>\n<h2>%s <small>", title);
     number_text(out, count);
     buf_text(out, "</small></h2>\n");
 }
@@ -2705,7 +2694,7 @@ static void delivery_row(const struct broker *b, struct table *t,
     cell_number(t, d->qos);
     cell_flag(t, d->retain);
     if (d->packet_id > 0)
-        print(cell(t), "%u", d->packet_id);
+        buf_print(cell(t), "%u", d->packet_id);
     else
         cell_text(t, "none");
     size_text(cell(t), m->bytes);
@@ -2754,7 +2743,7 @@ static void session_receiving(const struct broker *b, struct buf *out,
     if (n > 0)
         buf_text(out, "<p>Packet Identifiers:");
     for (size_t i = 0; i < n; i++)
-        print(out, "%s %u", i > 0 ? "," : "", ids[i]);
+        buf_print(out, "%s %u", i > 0 ? "," : "", ids[i]);
     if (n < s->receiving) {
         buf_text(out, " and ");
         number_text(out, s->receiving - n);
@@ -2820,9 +2809,10 @@ static int retained_filter(struct buf *out, struct mqtt_bytes filter)
         err.statement = "";
         err.what = "a Shared Subscription gets no retained messages (4.8.2)";
     }
-    print(out, "<p class=\"alarm\">Not a filter for this page: %s", err.what);
+    buf_print(out, "<p class=\"alarm\">Not a filter for this page: %s",
+              err.what);
     if (*err.statement != '\0')
-        print(out, " [%s]", err.statement);
+        buf_print(out, " [%s]", err.statement);
     buf_text(out, "</p>\n");
     return 0;
 }
@@ -2959,7 +2949,7 @@ static const char *const kept_heads[] = {"Statement", "-What it asks", "#Kept",
 static void mark_row(struct table *t, const struct inspect_mark *m)
 {
     row_open(t, bytes_of(m->statement));
-    print(cell(t), "<span class=\"keep\">[%s]</span>", m->statement);
+    buf_print(cell(t), "<span class=\"keep\">[%s]</span>", m->statement);
     html_text(cell(t), bytes_of(m->asks));
     if (m->broken > 0) {
         html_text(cell(t), bytes_of(m->how));
@@ -3331,13 +3321,13 @@ static struct buf *json_key(struct buf *out, const char *key)
     if (last != '{' && last != '[')
         buf_text(out, ",");
     if (key != NULL)
-        print(out, "\"%s\":", key);
+        buf_print(out, "\"%s\":", key);
     return out;
 }
 
 static void json_number(struct buf *out, const char *key, uint64_t number)
 {
-    print(json_key(out, key), "%" PRIu64, number);
+    buf_print(json_key(out, key), "%" PRIu64, number);
 }
 
 static void json_null(struct buf *out, const char *key)
@@ -3386,7 +3376,7 @@ static void json_overview_store(const struct broker *b, struct buf *out)
     json_number(out, "store_segments", s.segments);
     json_flag(out, "store_refuses_writes", store_full(b->store));
     json_number(out, "syncs", s.syncs);
-    print(json_key(out, "syncs_per_second"), "%.3f", pace_rate(b));
+    buf_print(json_key(out, "syncs_per_second"), "%.3f", pace_rate(b));
     json_some(out, "sync_mean_us", h->count > 0 ? h->sum_us / h->count : 0);
     json_some(out, "sync_max_us", h->max_us);
     json_number(out, "turn_max_us", b->turn.max_us);
@@ -3566,7 +3556,7 @@ static void json_payload(struct buf *out, struct mqtt_bytes payload)
     json_key(out, "payload_head_hex");
     buf_text(out, text ? "null" : "\"");
     for (size_t i = 0; !text && i < head.n; i++)
-        print(out, "%02x", head.p[i]);
+        buf_print(out, "%02x", head.p[i]);
     buf_text(out, text ? "" : "\"");
 }
 
@@ -3716,21 +3706,21 @@ static void api_client(struct broker *b, const struct request *r,
 static void metric_begin(struct buf *out, const char *name, const char *type,
                          const char *help)
 {
-    print(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    buf_print(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 /* labels: as they are written, or "". */
 static void metric_sample(struct buf *out, const char *name, const char *labels,
                           uint64_t value)
 {
-    print(out, "%s%s %" PRIu64 "\n", name, labels, value);
+    buf_print(out, "%s%s %" PRIu64 "\n", name, labels, value);
 }
 
 /* The same in seconds. */
 static void metric_seconds(struct buf *out, const char *name, uint64_t us)
 {
-    print(out, "%s %" PRIu64 ".%06" PRIu64 "\n", name, us / 1000000,
-          us % 1000000);
+    buf_print(out, "%s %" PRIu64 ".%06" PRIu64 "\n", name, us / 1000000,
+              us % 1000000);
 }
 
 static void metric_gauge(struct buf *out, const char *name, const char *help,

@@ -6348,22 +6348,11 @@ static const struct {
     {"clear", "the end of a retained message"},
     {"counters", "the next numbers to be given out"}};
 
-/* Appends printf()'s text; what is longer is cut. */
-static void tell(struct buf *out, const char *format, ...)
-{
-    char text[400];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    buf_text(out, text);
-}
-
 static void tell_name(struct buf *out, const char *what,
                       struct mqtt_bytes name)
 {
     if (name.n > 0) {
-        tell(out, ", %s ", what);
+        buf_print(out, ", %s ", what);
         name_add(out, name);
     }
 }
@@ -6376,7 +6365,7 @@ static void lost_session(const struct session_server *s, struct replay *r,
     struct mqtt_bytes client = fields_text(&r->f, T_CLIENT);
     if (session != NULL && session->client.n > 0)
         client = bytes_of(&session->client);
-    tell(&r->lost, ", session %llu", (unsigned long long)id);
+    buf_print(&r->lost, ", session %llu", (unsigned long long)id);
     tell_name(&r->lost, "client", client);
 }
 
@@ -6389,7 +6378,8 @@ static void lost_kind(struct session_server *s, struct replay *r)
     struct store_field field;
     while (i < kinds && strcmp(r->rec.kind, lost_kinds[i].kind) != 0)
         i++;
-    tell(&r->lost, "perhaps %s", i < kinds ? lost_kinds[i].what : "a record");
+    buf_print(&r->lost, "perhaps %s",
+              i < kinds ? lost_kinds[i].what : "a record");
     if (i == kinds)
         tell_name(&r->lost, r->rec.kind, line);
     while (i < kinds && store_field_next(s->store, &r->rec, &field) > 0)
@@ -6403,19 +6393,20 @@ static void replay_lost(struct session_server *s, struct replay *r)
     const struct fields *f = &r->f;
     lost_kind(s, r);
     if (f->number[F_SEQ] != 0)
-        tell(&r->lost, ", message %llu",
-             (unsigned long long)f->number[F_SEQ]);
+        buf_print(&r->lost, ", message %llu",
+                  (unsigned long long)f->number[F_SEQ]);
     tell_name(&r->lost, "topic", fields_text(f, T_TOPIC));
     if (f->number[F_SESSION] != 0 || f->number[F_S] != 0)
         lost_session(s, r, f->number[F_SESSION] | f->number[F_S]);
     else if (strcmp(r->rec.kind, "session") == 0)
         lost_session(s, r, f->number[F_ID]);
     if (f->has >> F_N & 1)
-        tell(&r->lost, ", delivery %llu", (unsigned long long)f->number[F_N]);
+        buf_print(&r->lost, ", delivery %llu",
+                  (unsigned long long)f->number[F_N]);
     tell_name(&r->lost, "filter", fields_text(f, T_FILTER));
     for (uint32_t k = 0; k < f->to_n; k++) {
         lost_session(s, r, f->to[k].session);
-        tell(&r->lost, ", delivery %lu", (unsigned long)f->to[k].r.place);
+        buf_print(&r->lost, ", delivery %lu", (unsigned long)f->to[k].r.place);
     }
     buf_text(&r->lost, "\n");
 }
@@ -6944,16 +6935,16 @@ static void tell_span(struct buf *out, uint64_t ms)
 {
     uint64_t s = ms / 1000;
     if (s >= 86400)
-        tell(out, "%llu d %llu h", (unsigned long long)(s / 86400),
-             (unsigned long long)(s / 3600 % 24));
+        buf_print(out, "%llu d %llu h", (unsigned long long)(s / 86400),
+                  (unsigned long long)(s / 3600 % 24));
     else if (s >= 3600)
-        tell(out, "%llu h %llu min", (unsigned long long)(s / 3600),
-             (unsigned long long)(s / 60 % 60));
+        buf_print(out, "%llu h %llu min", (unsigned long long)(s / 3600),
+                  (unsigned long long)(s / 60 % 60));
     else if (s >= 60)
-        tell(out, "%llu min %llu s", (unsigned long long)(s / 60),
-             (unsigned long long)(s % 60));
+        buf_print(out, "%llu min %llu s", (unsigned long long)(s / 60),
+                  (unsigned long long)(s % 60));
     else
-        tell(out, "%llu s", (unsigned long long)s);
+        buf_print(out, "%llu s", (unsigned long long)s);
 }
 
 static uint64_t span(uint64_t from, uint64_t to)
@@ -6982,18 +6973,19 @@ static void tell_pile(const struct session_server *s, struct buf *out,
 {
     if (pile->n == 0)
         return;
-    tell(out, "  %s: %llu messages, %llu bytes, the oldest ", what,
-         (unsigned long long)pile->n, (unsigned long long)pile->bytes);
+    buf_print(out, "  %s: %llu messages, %llu bytes, the oldest ", what,
+              (unsigned long long)pile->n, (unsigned long long)pile->bytes);
     tell_span(out, span(pile->oldest, s->now));
     buf_text(out, " old, the newest ");
     tell_span(out, span(pile->newest, s->now));
     if (pile->qos0 > 0)
-        tell(out, "; %llu at QoS 0", (unsigned long long)pile->qos0);
+        buf_print(out, "; %llu at QoS 0", (unsigned long long)pile->qos0);
     if (pile->released > 0)
-        tell(out, "; %llu wait for PUBCOMP",
-             (unsigned long long)pile->released);
+        buf_print(out, "; %llu wait for PUBCOMP",
+                  (unsigned long long)pile->released);
     if (pile->expired > 0)
-        tell(out, "; %llu have expired", (unsigned long long)pile->expired);
+        buf_print(out, "; %llu have expired",
+                  (unsigned long long)pile->expired);
     buf_text(out, "\n");
 }
 
@@ -7012,12 +7004,12 @@ static void tell_deliveries(const struct session_server *s, struct buf *out,
     if (session->flight_n > 0)
         buf_text(out, "    Packet Identifiers");
     for (uint32_t i = 0; i < session->flight_n; i++)
-        tell(out, " %u", (unsigned)session->flights[i].packet_id);
+        buf_print(out, " %u", (unsigned)session->flights[i].packet_id);
     buf_text(out, session->flight_n > 0 ? "\n" : "");
     if (session->rx_n > 0)
         buf_text(out, "  received at QoS 2, not released:");
     for (uint32_t i = 0; i < session->rx_n; i++)
-        tell(out, " %u", (unsigned)session->rx[i].packet_id);
+        buf_print(out, " %u", (unsigned)session->rx[i].packet_id);
     buf_text(out, session->rx_n > 0 ? "\n" : "");
 }
 
@@ -7026,13 +7018,13 @@ static void tell_sub(struct buf *out, const struct sub *sub)
     struct mqtt_bytes filter = {sub->filter, sub->n};
     buf_text(out, "  subscription ");
     name_add(out, filter);
-    tell(out, " QoS %u", (unsigned)sub->qos);
+    buf_print(out, " QoS %u", (unsigned)sub->qos);
     if (sub->id != 0)
-        tell(out, ", identifier %lu", (unsigned long)sub->id);
+        buf_print(out, ", identifier %lu", (unsigned long)sub->id);
     buf_text(out, sub->no_local ? ", No Local" : "");
     buf_text(out, sub->retain_as_published ? ", Retain As Published" : "");
     if (sub->retain_handling != 0)
-        tell(out, ", Retain Handling %u", (unsigned)sub->retain_handling);
+        buf_print(out, ", Retain Handling %u", (unsigned)sub->retain_handling);
     buf_text(out, "\n");
 }
 
@@ -7045,11 +7037,11 @@ static void tell_will(const struct session_server *s, struct buf *out,
         return;
     buf_text(out, "  will on ");
     name_add(out, view.publish.topic);
-    tell(out, " QoS %u%s, %lu bytes", (unsigned)w->qos,
-         w->retain ? ", retained" : "",
-         (unsigned long)view.publish.payload.n);
+    buf_print(out, " QoS %u%s, %lu bytes", (unsigned)w->qos,
+              w->retain ? ", retained" : "",
+              (unsigned long)view.publish.payload.n);
     if (w->due == 0) {
-        tell(out, ", delay %lu s\n", (unsigned long)w->delay);
+        buf_print(out, ", delay %lu s\n", (unsigned long)w->delay);
         return;
     }
     buf_text(out, w->due > s->now ? ", due in " : ", was due ago ");
@@ -7077,7 +7069,7 @@ static void tell_presence(const struct session_server *s, struct buf *out,
         buf_text(out, "; never expires\n");
         return;
     }
-    tell(out, "; expiry %lu s", (unsigned long)session->expiry);
+    buf_print(out, "; expiry %lu s", (unsigned long)session->expiry);
     end = offline + (uint64_t)session->expiry * 1000;
     if (offline != 0 && end <= s->now)
         buf_text(out, ", has passed: the next start ends it");
@@ -7091,7 +7083,7 @@ static void tell_presence(const struct session_server *s, struct buf *out,
 static void tell_session(const struct session_server *s, struct buf *out,
                          const struct session *session)
 {
-    tell(out, "session %llu, client ", (unsigned long long)session->id);
+    buf_print(out, "session %llu, client ", (unsigned long long)session->id);
     name_add(out, bytes_of(&session->client));
     tell_presence(s, out, session);
     tell_will(s, out, &session->will);
@@ -7107,8 +7099,8 @@ static void tell_retained(const struct session_server *s, struct buf *out,
     buf_text(out, "retained on ");
     name_add(out, bytes_of(&topic));
     text_free(&topic);
-    tell(out, ": QoS %u, %lu bytes, ", (unsigned)m->qos,
-         (unsigned long)m->object.body_len);
+    buf_print(out, ": QoS %u, %lu bytes, ", (unsigned)m->qos,
+              (unsigned long)m->object.body_len);
     tell_span(out, span(m->at, s->now));
     buf_text(out, " old");
     if (m->expiry.at != 0 && m->expiry.at <= s->now)
@@ -7130,13 +7122,14 @@ static void tell_sum(const struct session_server *s, struct buf *out)
         if (message_at(s, i) != NULL)
             bytes += message_at(s, i)->object.body_len;
     }
-    tell(out,
-         "%llu sessions (%llu online), %llu subscriptions, %llu messages of "
-         "%llu bytes, %llu deliveries, %llu retained\n",
-         (unsigned long long)f->sessions, (unsigned long long)online,
-         (unsigned long long)f->subscriptions,
-         (unsigned long long)f->messages, (unsigned long long)bytes,
-         (unsigned long long)f->deliveries, (unsigned long long)f->retained);
+    buf_print(
+        out,
+        "%llu sessions (%llu online), %llu subscriptions, %llu messages of "
+        "%llu bytes, %llu deliveries, %llu retained\n",
+        (unsigned long long)f->sessions, (unsigned long long)online,
+        (unsigned long long)f->subscriptions, (unsigned long long)f->messages,
+        (unsigned long long)bytes, (unsigned long long)f->deliveries,
+        (unsigned long long)f->retained);
 }
 
 struct session_audit *session_audit_open(struct store *st,
@@ -7165,12 +7158,13 @@ static void audit_nameless(struct session_audit *a)
         const struct session *session = session_at(s, i);
         if (session == NULL || session->client.n > 0)
             continue;
-        tell(&a->r.lost,
-             "session %llu has ended or its state is lost: no record of it, "
-             "%s, %llu deliveries\n",
-             (unsigned long long)session->id,
-             session->subs != NULL ? "subscriptions" : "no subscription",
-             (unsigned long long)waiting[i]);
+        buf_print(
+            &a->r.lost,
+            "session %llu has ended or its state is lost: no record of it, "
+            "%s, %llu deliveries\n",
+            (unsigned long long)session->id,
+            session->subs != NULL ? "subscriptions" : "no subscription",
+            (unsigned long long)waiting[i]);
     }
     free(waiting);
 }

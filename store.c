@@ -3418,44 +3418,33 @@ static int fault_compare(const void *a, const void *b)
     return (x->at > y->at) - (x->at < y->at);
 }
 
-/* Appends printf()'s text. */
-static void print(struct buf *out, const char *format, ...)
-{
-    char text[STORE_ERROR_MAX + DIR_MAX];
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    buf_text(out, text);
-}
-
 /* Which batches went with the damage, as far as their neighbours tell. */
 static void fault_print_batches(struct buf *out, const struct fault *f)
 {
     if (f->first != 0 && f->last == f->first)
-        print(out, "; batch %" PRIu64 " is lost", f->first);
+        buf_print(out, "; batch %" PRIu64 " is lost", f->first);
     else if (f->first != 0 && f->last > f->first)
-        print(out, "; batches %" PRIu64 " to %" PRIu64 " are lost", f->first,
-              f->last);
+        buf_print(out, "; batches %" PRIu64 " to %" PRIu64 " are lost",
+                  f->first, f->last);
     else if (f->first != 0 && f->last == 0)
-        print(out, "; the batches from %" PRIu64 " on are lost", f->first);
+        buf_print(out, "; the batches from %" PRIu64 " on are lost", f->first);
     else if (f->first == 0 && f->last != 0)
-        print(out, "; the batches up to %" PRIu64 " are lost", f->last);
+        buf_print(out, "; the batches up to %" PRIu64 " are lost", f->last);
 }
 
 static void fault_print(const struct store *st, const struct fault *f,
                         struct buf *out)
 {
     struct path path = path_segment(st, f->segment, ".log");
-    print(out, "%s: offset %" PRIu64 ": %s", path.s, f->at, f->why);
+    buf_print(out, "%s: offset %" PRIu64 ": %s", path.s, f->at, f->why);
     if (f->files > 1)
-        print(out, ", and the %" PRIu32 " before it", f->files - 1);
+        buf_print(out, ", and the %" PRIu32 " before it", f->files - 1);
     if (f->end > f->at)
-        print(out, "; damaged up to offset %" PRIu64 ", %" PRIu64 " bytes",
-              f->end, f->end - f->at);
+        buf_print(out, "; damaged up to offset %" PRIu64 ", %" PRIu64 " bytes",
+                  f->end, f->end - f->at);
     if (f->records > 0)
-        print(out, "; %" PRIu32 " of its batch's records are lost",
-              f->records);
+        buf_print(out, "; %" PRIu32 " of its batch's records are lost",
+                  f->records);
     fault_print_batches(out, f);
     buf_text(out, "\n");
 }
@@ -3481,7 +3470,7 @@ void store_time_print(struct buf *out, uint64_t ms)
         memset(&tm, 0, sizeof tm);
     if (strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &tm) == 0)
         text[0] = '\0';
-    print(out, "%s.%03u UTC", text, (unsigned)(ms % 1000));
+    buf_print(out, "%s.%03u UTC", text, (unsigned)(ms % 1000));
 }
 
 static unsigned percent(uint64_t part, uint64_t whole)
@@ -3498,15 +3487,15 @@ static void report_segment(const struct store *st, const struct segment *s,
         live += object_size(*o);
     for (size_t i = 0; i < fault_count(st); i++)
         faults += fault_at(st, i)->segment == s->number;
-    print(out, "  %08" PRIu32 ".log: %" PRIu64 " bytes, %u %% live, ",
-          s->number, s->size, percent(live, s->size));
+    buf_print(out, "  %08" PRIu32 ".log: %" PRIu64 " bytes, %u %% live, ",
+              s->number, s->size, percent(live, s->size));
     if (s->good == 0)
-        print(out, "no batch");
+        buf_print(out, "no batch");
     else
-        print(out, "batches %" PRIu64 " to %" PRIu64, s->from, s->to);
+        buf_print(out, "batches %" PRIu64 " to %" PRIu64, s->from, s->to);
     if (faults > 0)
-        print(out, ", %" PRIu64 " are sound, DAMAGED in %zu places", s->good,
-              faults);
+        buf_print(out, ", %" PRIu64 " are sound, DAMAGED in %zu places",
+                  s->good, faults);
     else if (s->good > 0)
         buf_text(out, ", all sound");
     buf_text(out, "\n");
@@ -3515,19 +3504,19 @@ static void report_segment(const struct store *st, const struct segment *s,
 void store_report(struct store *st, struct buf *out)
 {
     const struct store_object *o = st->oldest;
-    print(out,
-          "ledger %016" PRIx64 " in %s: %zu segments of %" PRIu64
-          " bytes, %u %% live\n",
-          st->id, st->dir, st->segment_count, st->total,
-          percent(st->live, st->total));
-    print(out, "  last written by process %" PRIu64 ", alive at ",
-          st->audit.pid);
+    buf_print(out,
+              "ledger %016" PRIx64 " in %s: %zu segments of %" PRIu64
+              " bytes, %u %% live\n",
+              st->id, st->dir, st->segment_count, st->total,
+              percent(st->live, st->total));
+    buf_print(out, "  last written by process %" PRIu64 ", alive at ",
+              st->audit.pid);
     store_time_print(out, st->alive);
     buf_text(out, "\n");
     for (size_t i = 0; i < st->segment_count; i++)
         report_segment(st, &st->segments[i], &o, out);
-    print(out, "  index: %s\n",
-          st->audit.index ? "good" : "none, the next start reads all");
+    buf_print(out, "  index: %s\n",
+              st->audit.index ? "good" : "none, the next start reads all");
     buf_add(out, st->notices.p, st->notices.n);
     st->notices.n = 0;
 }

@@ -11,6 +11,7 @@
 #ifndef HOLDFAST_BUF_H
 #define HOLDFAST_BUF_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -79,6 +80,25 @@ static inline void buf_add(struct buf *b, const void *bytes, size_t n)
 static inline void buf_text(struct buf *b, const char *text)
 {
     buf_add(b, text, strlen(text));
+}
+
+/* Appends printf()'s text. */
+static inline void buf_print(struct buf *b, const char *format, ...)
+{
+    size_t room = 128; /* more than most texts need */
+    va_list args;
+    int n;
+
+    va_start(args, format);
+    n = vsnprintf((char *)buf_room(b, room), room, format, args);
+    va_end(args);
+    if (n >= (int)room) {
+        room = (size_t)n + 1;
+        va_start(args, format);
+        n = vsnprintf((char *)buf_room(b, room), room, format, args);
+        va_end(args);
+    }
+    b->n += n > 0 ? (size_t)n : 0;
 }
 
 /* Takes n <= b->n bytes from the front. */
